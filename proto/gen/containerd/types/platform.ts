@@ -15,10 +15,11 @@ export interface Platform {
   os: string;
   architecture: string;
   variant: string;
+  osVersion: string;
 }
 
 function createBasePlatform(): Platform {
-  return { os: "", architecture: "", variant: "" };
+  return { os: "", architecture: "", variant: "", osVersion: "" };
 }
 
 export const Platform: MessageFns<Platform> = {
@@ -31,6 +32,9 @@ export const Platform: MessageFns<Platform> = {
     }
     if (message.variant !== "") {
       writer.uint32(26).string(message.variant);
+    }
+    if (message.osVersion !== "") {
+      writer.uint32(34).string(message.osVersion);
     }
     return writer;
   },
@@ -72,6 +76,14 @@ export const Platform: MessageFns<Platform> = {
             message.variant = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.osVersion = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -92,6 +104,7 @@ export const Platform: MessageFns<Platform> = {
     message.os = object.os ?? "";
     message.architecture = object.architecture ?? "";
     message.variant = object.variant ?? "";
+    message.osVersion = object.osVersion ?? "";
     return message;
   },
 };
