@@ -1,0 +1,13 @@
+#include <node_api.h>
+
+#include "call.h"
+
+NAPI_MODULE_INIT() {
+  moor::define_process(env, exports);
+  moor::define_descriptor(env, exports);
+  moor::define_poll(env, exports);
+  moor::define_socket(env, exports);
+  moor::define_terminal(env, exports);
+  moor::define_mount(env, exports);
+  return exports;
+}

@@ -1,0 +1,69 @@
+import { fileURLToPath } from 'node:url';
+
+/** What the compiled addon exports. Private to this folder: the typed functions are in the files named after their noun. */
+interface Addon {
+  setChildSubreaper(on: boolean): void;
+  waitPid(pid: number): { code: number; signal: number } | undefined;
+  pidfdOpen(pid: number): number;
+  pidfdSendSignal(pidfd: number, signal: number): void;
+  setSid(): void;
+  getPid(): number;
+  prctlName(name: string): void;
+
+  setCloexec(fd: number, on: boolean): void;
+  setNonblock(fd: number, on: boolean): void;
+  pipe(): { read: number; write: number };
+  setPipeSize(fd: number, bytes: number): number;
+  splice(from: number, to: number, length: number): number | undefined;
+  flock(fd: number, exclusive: boolean): boolean;
+  eventfd(): number;
+  closeRange(first: number, onExec: boolean): void;
+
+  pollOpen(fd: number, writable: boolean, callback: (error?: Error) => void): PollHandle;
+  pollClose(handle: PollHandle): void;
+  pollKeepAlive(handle: PollHandle, on: boolean): void;
+
+  listenUnix(path: string, backlog: number): number;
+  acceptUnix(fd: number): number | undefined;
+  receiveFd(socket: number): number | undefined;
+  sendFd(socket: number, fd: number): void;
+  socketPair(): { first: number; second: number };
+
+  setWindowSize(fd: number, rows: number, columns: number): void;
+  getWindowSize(fd: number): { rows: number; columns: number };
+  openPty(): { master: number; slave: number };
+
+  mount(source: string, target: string, type: string, flags: number, data: string): void;
+  unmount(target: string, flags: number): void;
+  mkfifo(path: string, mode: number): void;
+  unshare(flags: number): void;
+  setns(fd: number, flags: number): void;
+  statfsType(path: string): number;
+}
+
+/** A poll of the addon, opaque to JavaScript. */
+export type PollHandle = { readonly poll: unique symbol };
+
+let loaded: Addon | undefined;
+
+/**
+ * The addon, loaded by the first call rather than at import: a program that needs no system call pays nothing for it.
+ *
+ * The path is right from the sources (native/addon.ts) and from a bundle (dist/*.js) alike, as both lie one folder below
+ * the root.
+ *
+ * @throws Error when the addon has not been built or does not fit this Node
+ */
+export function addon(): Addon {
+  if (loaded === undefined) {
+    const path = fileURLToPath(new URL('../native/build/moor.node', import.meta.url));
+    const module: { exports: object } = { exports: {} };
+    try {
+      process.dlopen(module, path);
+    } catch (cause) {
+      throw new Error(`the native addon ${path} cannot be loaded; native/build.sh builds it`, { cause });
+    }
+    loaded = module.exports as Addon;
+  }
+  return loaded;
+}

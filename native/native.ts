@@ -1,0 +1,10 @@
+/**
+ * The system calls that Node lacks, typed, without policy. Each is one call to the kernel and fails with an Error that has
+ * `code` (the errno's name), `errno` (negative, as in Node's own errors) and `syscall`.
+ */
+export * from './process.ts';
+export * from './descriptor.ts';
+export * from './poll.ts';
+export * from './socket.ts';
+export * from './terminal.ts';
+export * from './mount.ts';

@@ -1,0 +1,40 @@
+import { addon } from './addon.ts';
+
+/**
+ * A listening unix stream socket, non-blocking and close-on-exec. Its file gets the mode that the umask leaves.
+ *
+ * @throws EADDRINUSE when the file exists, ENAMETOOLONG from 108 bytes on (unix(7))
+ */
+export function listenUnix(path: string, backlog: number): number {
+  return addon().listenUnix(path, backlog);
+}
+
+/** Accepts one connection, non-blocking and close-on-exec; undefined when nobody is waiting. */
+export function acceptUnix(fd: number): number | undefined {
+  return addon().acceptUnix(fd);
+}
+
+/**
+ * Receives one message that carries exactly one descriptor, which arrives close-on-exec. Never waits.
+ *
+ * @returns the descriptor, or undefined when there is no message yet
+ * @throws EBADMSG when the message carries none (the end of the stream too) or several; those are closed
+ */
+export function receiveFd(socket: number): number | undefined {
+  return addon().receiveFd(socket);
+}
+
+/**
+ * Sends one descriptor with one byte of payload. Never waits; the caller's descriptor stays open.
+ *
+ * @throws EAGAIN when the peer's queue is full, EPIPE when the peer has gone
+ */
+export function sendFd(socket: number, fd: number): void {
+  addon().sendFd(socket, fd);
+}
+
+/** Two unix stream sockets connected to each other, both non-blocking and close-on-exec. */
+export function socketPair(): [number, number] {
+  const { first, second } = addon().socketPair();
+  return [first, second];
+}
