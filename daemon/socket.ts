@@ -1,0 +1,61 @@
+/** The daemon's listening sockets. */
+import { chmodSync, chownSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import { listenUnix } from '../native/native.ts';
+
+export interface SocketOwner {
+  readonly uid: number;
+  /** A group other than 0 may use the socket too. */
+  readonly gid: number;
+}
+
+const BACKLOG = 4096;
+
+/** True when somebody accepts connections at `path`. */
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ECONNREFUSED' || error.code === 'ENOENT') resolve(false);
+      else reject(error);
+    });
+  });
+}
+
+/** Removes the socket file that a daemon left behind. */
+async function removeStale(path: string): Promise<void> {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return;
+  if (!stat.isSocket()) throw new Error(`${path} is in the way: it exists and is not a socket`);
+  if (await answers(path)) throw new Error(`another daemon is serving ${path}`);
+  unlinkSync(path);
+}
+
+/**
+ * Listens at `path`, with its directory made and a dead daemon's socket replaced. The file never has a wider mode than asked
+ * for: 0600, or 0660 with a group.
+ *
+ * @returns the listening descriptor
+ * @throws Error that names the path
+ */
+export async function openSocket(path: string, { uid, gid }: SocketOwner): Promise<number> {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o711 });
+  await removeStale(path);
+  const umask = process.umask(0o177);
+  let fd: number;
+  try {
+    fd = listenUnix(path, BACKLOG);
+  } catch (error) {
+    throw new Error(`cannot listen on ${path}: ${(error as Error).message}`, { cause: error });
+  } finally {
+    process.umask(umask);
+  }
+  if (uid !== 0 || gid !== 0) chownSync(path, uid, gid);
+  if (gid !== 0) chmodSync(path, 0o660);
+  return fd;
+}
