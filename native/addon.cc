@@ -9,5 +9,6 @@ NAPI_MODULE_INIT() {
   moor::define_socket(env, exports);
   moor::define_terminal(env, exports);
   moor::define_mount(env, exports);
+  moor::define_fork(env, exports);
   return exports;
 }

@@ -39,6 +39,9 @@ interface Addon {
   unshare(flags: number): void;
   setns(fd: number, flags: number): void;
   statfsType(path: string): number;
+
+  fork(): number;
+  exitNow(code: number): never;
 }
 
 /** A poll of the addon, opaque to JavaScript. */

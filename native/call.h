@@ -76,5 +76,6 @@ void define_poll(napi_env env, napi_value exports);
 void define_socket(napi_env env, napi_value exports);
 void define_terminal(napi_env env, napi_value exports);
 void define_mount(napi_env env, napi_value exports);
+void define_fork(napi_env env, napi_value exports);
 
 }  // namespace moor

@@ -8,3 +8,4 @@ export * from './poll.ts';
 export * from './socket.ts';
 export * from './terminal.ts';
 export * from './mount.ts';
+export * from './fork.ts';
