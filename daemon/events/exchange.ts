@@ -1,0 +1,109 @@
+/** Where events meet their subscribers. */
+import type { Logger } from 'pino';
+import type { Any } from '../../proto/gen/google/protobuf/any.ts';
+import { invalidArgument, messageOf } from '../../ttrpc/errors.ts';
+import { type Filter, parseFilters } from '../filters/filter.ts';
+import { timestampNow } from '../timestamp.ts';
+import { type Envelope, checkEnvelope, checkTopic, envelopeFields } from './envelope.ts';
+import { Subscription } from './subscription.ts';
+
+/**
+ * How long after the API opens the events of the recovery are still handed to new subscribers, in milliseconds. A client that
+ * lost its daemon comes back within that time, and learns of the exits that it missed.
+ */
+const RETAINED_FOR = 30_000;
+const MAX_RETAINED = 10_000;
+
+export class Exchange {
+  readonly #log: Logger;
+  readonly #subscribers = new Map<Subscription, Filter>();
+  /** Events from before the API was served; undefined when that is long enough ago. */
+  #retained: Envelope[] | undefined = [];
+  #serving = false;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  /**
+   * Sends an event of this daemon to its subscribers, with the time of now.
+   *
+   * @throws RpcError InvalidArgument for a topic that is none
+   */
+  publish(namespace: string, topic: string, event: Any): void {
+    checkTopic(topic);
+    this.#send({ timestamp: timestampNow(), namespace, topic, event });
+  }
+
+  /**
+   * Sends on an event that another process has published.
+   *
+   * @throws RpcError InvalidArgument
+   */
+  forward(envelope: Envelope): void {
+    checkEnvelope(envelope);
+    this.#send(envelope);
+  }
+
+  /**
+   * Subscribes to the events that any of the filters selects (all when there is none), from this moment on.
+   *
+   * The iterable ends when the signal is aborted or its reader leaves; it fails with ResourceExhausted when the reader does
+   * not keep up, so that it holds up nobody.
+   *
+   * @throws RpcError InvalidArgument for a filter that cannot be read
+   */
+  subscribe(filters: readonly string[], signal: AbortSignal): AsyncIterable<Envelope> {
+    const filter = readFilters(filters);
+    const subscription = new Subscription(signal, (ended) => this.#subscribers.delete(ended));
+    for (const envelope of this.#retained ?? []) {
+      if (filter(envelopeFields(envelope))) subscription.push(envelope);
+    }
+    if (!subscription.over) this.#subscribers.set(subscription, filter);
+    return subscription;
+  }
+
+  /** Says that clients can reach the daemon from now on: what has been published so far is kept for them a while. */
+  serve(): void {
+    this.#serving = true;
+    this.#timer = setTimeout(() => {
+      this.#retained = undefined;
+    }, RETAINED_FOR);
+    this.#timer.unref();
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#retained = undefined;
+    for (const subscription of this.#subscribers.keys()) void subscription.return();
+  }
+
+  #send(envelope: Envelope): void {
+    this.#log.debug(
+      { topic: envelope.topic, ns: envelope.namespace, type: envelope.event?.typeUrl },
+      'event',
+    );
+    if (!this.#serving) this.#retain(envelope);
+    if (this.#subscribers.size === 0) return;
+    const fields = envelopeFields(envelope);
+    for (const [subscription, filter] of this.#subscribers) if (filter(fields)) subscription.push(envelope);
+  }
+
+  #retain(envelope: Envelope): void {
+    if (this.#retained === undefined) return;
+    if (this.#retained.length === MAX_RETAINED) {
+      this.#retained.shift();
+      this.#log.warn('more events than can be kept until clients are back; the oldest one is dropped');
+    }
+    this.#retained.push(envelope);
+  }
+}
+
+function readFilters(filters: readonly string[]): Filter {
+  try {
+    return parseFilters(filters);
+  } catch (error) {
+    throw invalidArgument(`failed parsing subscription filters: ${messageOf(error)}`, error);
+  }
+}

@@ -1,0 +1,146 @@
+/** The store under all metadata: LMDB, in transactions. */
+import { mkdirSync } from 'node:fs';
+import { type RootDatabase, open } from 'lmdb';
+import { internal, messageOf, resourceExhausted } from '../../ttrpc/errors.ts';
+import type { MessageType } from '../../ttrpc/service.ts';
+import { FORMAT, type Key, below, formatKey } from './schema.ts';
+
+const ENOSPC = 28;
+
+type Store = RootDatabase<Buffer, string[]>;
+
+/** A record with the last part of its key, which is its id. */
+export interface Entry<T> {
+  readonly id: string;
+  readonly value: T;
+}
+
+/** Reads. Inside a transaction they see the state it began with. */
+export class Reader {
+  protected readonly store: Store;
+
+  constructor(store: Store) {
+    this.store = store;
+  }
+
+  get<T>(key: Key, type: MessageType<T>): T | undefined {
+    const bytes = this.store.get([...key]);
+    return bytes === undefined ? undefined : type.decode(bytes);
+  }
+
+  has(key: Key): boolean {
+    return this.store.doesExist([...key]);
+  }
+
+  /** The records whose keys go on after `key`, in order. */
+  *list<T>(key: Key, type: MessageType<T>): Generator<Entry<T>, void, undefined> {
+    for (const { key: found, value } of this.store.getRange(below(key))) {
+      yield { id: found.at(-1)!, value: type.decode(value) };
+    }
+  }
+
+  /** What follows `key` in the keys of the records that go on after it. */
+  *rest(key: Key): Generator<string[], void, undefined> {
+    for (const found of this.store.getKeys(below(key))) yield found.slice(key.length);
+  }
+
+  isEmpty(key: Key): boolean {
+    return this.store.getKeysCount({ ...below(key), limit: 1 }) === 0;
+  }
+}
+
+/** Reads, and writes that are done all together when the action has returned, or not at all. */
+export class Transaction extends Reader {
+  readonly #writes: (() => void)[] = [];
+
+  put<T>(key: Key, type: MessageType<T>, value: T): void {
+    const bytes = Buffer.from(type.encode(value).finish());
+    this.#writes.push(() => this.store.putSync([...key], bytes));
+  }
+
+  remove(key: Key): void {
+    this.#writes.push(() => this.store.removeSync([...key]));
+  }
+
+  /** Removes every record whose key goes on after `key`. */
+  removeBelow(key: Key): void {
+    const keys = [...this.store.getKeys(below(key))];
+    this.#writes.push(() => {
+      for (const found of keys) this.store.removeSync(found);
+    });
+  }
+
+  write(): void {
+    for (const write of this.#writes) write();
+  }
+}
+
+export class Database extends Reader {
+  /**
+   * Opens the store, which is made when it is not there.
+   *
+   * @throws Error when it was written by a newer version of Moor, or cannot be opened
+   */
+  static async open(directory: string): Promise<Database> {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const store: Store = open({ path: directory, encoding: 'binary' });
+    try {
+      await checkFormat(store, directory);
+    } catch (error) {
+      await store.close();
+      throw error;
+    }
+    return new Database(store);
+  }
+
+  /**
+   * Runs one transaction. When the promise resolves, the change survives the end of this process and of the machine.
+   *
+   * @throws what the action throws, with nothing changed; RpcError ResourceExhausted when the disk is full
+   */
+  async update<T>(action: (transaction: Transaction) => T): Promise<T> {
+    try {
+      return await this.store.transaction(() => {
+        const transaction = new Transaction(this.store);
+        const result = action(transaction);
+        transaction.write();
+        return result;
+      });
+    } catch (error) {
+      throw await commitFailure(error);
+    }
+  }
+
+  close(): Promise<void> {
+    return this.store.close();
+  }
+}
+
+async function checkFormat(store: Store, directory: string): Promise<void> {
+  const key = [...formatKey];
+  const found = store.get(key)?.toString();
+  if (found === undefined) {
+    await store.put(key, Buffer.from(String(FORMAT)));
+    return;
+  }
+  const format = Number(found);
+  if (!Number.isInteger(format) || format < 1)
+    throw new Error(`${directory} is damaged: its format reads "${found}"`);
+  if (format > FORMAT) {
+    throw new Error(
+      `${directory} was written by a newer version of Moor (format ${format}, this one knows ${FORMAT}); use that version`,
+    );
+  }
+}
+
+/** lmdb reports a commit that failed with an error that holds a promise of the cause. */
+async function commitFailure(error: unknown): Promise<unknown> {
+  const commit = (error as { commitError?: Promise<never> } | undefined)?.commitError;
+  if (commit === undefined) return error;
+  const [outcome] = await Promise.allSettled([commit]);
+  const cause: unknown = outcome.status === 'rejected' ? outcome.reason : error;
+  const message = `cannot write metadata: ${messageOf(cause)}`;
+  return (cause as { code?: number }).code === ENOSPC
+    ? resourceExhausted(message, cause)
+    : internal(message, cause);
+}
