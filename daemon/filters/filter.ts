@@ -19,7 +19,8 @@ export type Fields = (path: readonly string[]) => string | undefined;
 
 export type Selector =
   | { readonly path: readonly string[]; readonly operator: 'present' }
-  | { readonly path: readonly string[]; readonly operator: '==' | '!='; readonly value: string }
+  | { readonly path: readonly string[]; readonly operator: '=='; readonly value: string }
+  | { readonly path: readonly string[]; readonly operator: '!='; readonly value: string }
   | { readonly path: readonly string[]; readonly operator: '~='; readonly value: RegExp };
 
 /** True for an object that the filter selects. */

@@ -134,11 +134,11 @@ async function checkFormat(store: Store, directory: string): Promise<void> {
 }
 
 /** lmdb reports a commit that failed with an error that holds a promise of the cause. */
-async function commitFailure(error: unknown): Promise<unknown> {
-  const commit = (error as { commitError?: Promise<never> } | undefined)?.commitError;
-  if (commit === undefined) return error;
+async function commitFailure(thrown: unknown): Promise<unknown> {
+  const commit = (thrown as { commitError?: Promise<never> } | undefined)?.commitError;
+  if (commit === undefined) return thrown;
   const [outcome] = await Promise.allSettled([commit]);
-  const cause: unknown = outcome.status === 'rejected' ? outcome.reason : error;
+  const cause: unknown = outcome.status === 'rejected' ? outcome.reason : thrown;
   const message = `cannot write metadata: ${messageOf(cause)}`;
   return (cause as { code?: number }).code === ENOSPC
     ? resourceExhausted(message, cause)
