@@ -1,0 +1,44 @@
+/** What a bundle keeps about its shim, in `bootstrap.json`: enough to find the shim again, or to clean up after it. */
+import { failedPrecondition } from '../../ttrpc/errors.ts';
+
+/** Versions of the task service that a shim may speak; the messages are the same. */
+export type TaskApiVersion = 2 | 3;
+
+export interface Bootstrap {
+  /** The runtime as the client named it. */
+  readonly runtime: string;
+  /** The foreign shim's program; empty for Moor's own shim. */
+  readonly binary: string;
+  readonly apiVersion: TaskApiVersion;
+  /** The shim's socket, as `TtrpcClient.connect` takes it; empty while a foreign shim has not said where it listens. */
+  readonly address: string;
+}
+
+/** Raised by whatever changes a reader of the file must know of. */
+const FORMAT = 1;
+
+export function formatBootstrap(bootstrap: Bootstrap): string {
+  return `${JSON.stringify({ version: FORMAT, protocol: 'ttrpc', ...bootstrap })}\n`;
+}
+
+/**
+ * Undefined when the text is no such record: cut short, or damaged.
+ * @throws RpcError FailedPrecondition when a newer daemon has written it in a format unknown here.
+ */
+export function parseBootstrap(text: string, path: string): Bootstrap | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (typeof value !== 'object' || value === null) return undefined;
+  const { version, runtime, binary, apiVersion, address } = value as Record<string, unknown>;
+  if (typeof version === 'number' && version > FORMAT) {
+    throw failedPrecondition(`${path} has format ${version}; this daemon knows formats up to ${FORMAT}`);
+  }
+  if (version !== FORMAT || (apiVersion !== 2 && apiVersion !== 3)) return undefined;
+  if (typeof runtime !== 'string' || typeof binary !== 'string' || typeof address !== 'string')
+    return undefined;
+  return { runtime, binary, apiVersion, address };
+}

@@ -1,0 +1,274 @@
+/**
+ * A task's directory, `<state>/tasks/<namespace>/<id>/`: the OCI bundle and what is needed to find the task again.
+ *
+ * The file operations are synchronous: they are few and small, the state directory is on tmpfs (gone at reboot by
+ * decision), and there a trip to the thread pool costs more than the operation itself.
+ */
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmdirSync,
+  fstatSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { rm } from 'node:fs/promises';
+import type { ContainerId, Namespace } from '../identifiers.ts';
+import { parseId, parseNamespace } from '../identifiers.ts';
+import { type Bootstrap, formatBootstrap, parseBootstrap } from './bootstrap.ts';
+import { type ExitRecord, formatExit, parseExit } from './exit.ts';
+import { unmountAll, unmountBelow } from './rootfs.ts';
+
+const DIRECTORY_MODE = 0o711;
+const FILE_MODE = 0o600;
+
+export interface BundleContent {
+  /** The OCI spec as the client gave it. */
+  readonly spec: Uint8Array;
+  /** The runtime's options, an encoded Any. */
+  readonly options: Uint8Array | undefined;
+}
+
+export class Bundle {
+  readonly namespace: Namespace;
+  readonly id: ContainerId;
+  readonly path: string;
+
+  /** @param tasks `<state>/tasks` */
+  constructor(tasks: string, namespace: Namespace, id: ContainerId) {
+    this.namespace = namespace;
+    this.id = id;
+    this.path = join(tasks, namespace, id);
+  }
+
+  get rootfs(): string {
+    return join(this.path, 'rootfs');
+  }
+
+  get log(): string {
+    return join(this.path, 'log');
+  }
+
+  /**
+   * Makes the directory and what the runtime reads from it. As long as it has no bootstrap record, no shim has been
+   * started, so that a crash half-way leaves nothing but files.
+   * @throws the file system's error; EEXIST when the directory exists.
+   */
+  create(content: BundleContent): void {
+    try {
+      mkdirSync(this.path, { mode: DIRECTORY_MODE });
+    } catch (error) {
+      if (!hasCode(error, 'ENOENT')) throw error;
+      mkdirSync(dirname(this.path), { recursive: true, mode: DIRECTORY_MODE });
+      mkdirSync(this.path, { mode: DIRECTORY_MODE });
+    }
+    mkdirSync(this.rootfs, { mode: DIRECTORY_MODE });
+    writeFileSync(join(this.path, 'config.json'), content.spec, { mode: FILE_MODE });
+    if (content.options === undefined) return;
+    writeFileSync(join(this.path, 'options'), content.options, { mode: FILE_MODE });
+  }
+
+  /** Written before the shim is started; `replace` when there is one already. */
+  writeBootstrap(bootstrap: Bootstrap, how: 'first' | 'replace'): void {
+    const text = formatBootstrap(bootstrap);
+    if (how === 'replace') this.#replace('bootstrap.json', text);
+    else writeFileSync(join(this.path, 'bootstrap.json'), text, { mode: FILE_MODE });
+  }
+
+  /**
+   * Undefined when there is none, or what is there cannot be read.
+   * @throws RpcError FailedPrecondition when a newer daemon has written it.
+   */
+  readBootstrap(): Bootstrap | undefined {
+    const text = this.#read('bootstrap.json');
+    return text === undefined ? undefined : parseBootstrap(text, join(this.path, 'bootstrap.json'));
+  }
+
+  /** Where a Go shim says it listens; it writes that itself, before it serves. */
+  readForeignAddress(): string | undefined {
+    return this.#read('address')?.trim();
+  }
+
+  /** How the first process ended, as the shim has recorded it, or the daemon for a foreign shim. */
+  readExit(): ExitRecord | undefined {
+    return parseExit(this.#read('exit.json') ?? '');
+  }
+
+  writeExit(record: ExitRecord): void {
+    this.#replace('exit.json', formatExit(record));
+  }
+
+  /** Present when the shim is gone and has been cleaned up after: what is left is to report this exit. */
+  readDead(): ExitRecord | undefined {
+    return parseExit(this.#read('dead.json') ?? '');
+  }
+
+  writeDead(record: ExitRecord): void {
+    this.#replace('dead.json', formatExit(record));
+  }
+
+  /** The first process's pid as the runtime wrote it; 0 when it never did. */
+  readInitPid(): number {
+    const pid = Number.parseInt(this.#read('init.pid') ?? '', 10);
+    return pid > 0 ? pid : 0;
+  }
+
+  /** The last `bytes` of the shim's log, for an error text. A foreign shim's is a FIFO, which is left alone. */
+  logTail(bytes: number): string {
+    let fd: number;
+    try {
+      fd = openSync(this.log, 'r+');
+    } catch {
+      return '';
+    }
+    try {
+      const stat = fstatSync(fd);
+      if (!stat.isFile()) return '';
+      const tail = Buffer.alloc(Math.min(bytes, stat.size));
+      const length = readSync(fd, tail, 0, tail.length, stat.size - tail.length);
+      return tail.toString('utf8', 0, length).trim();
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /**
+   * Takes the directory out of sight at once; its content is removed by `removeRemains`. What is mounted in it is
+   * unmounted first: removing files must never reach through a mount into what the client owns.
+   *
+   * @returns where the remains are; undefined when there was no such directory
+   * @throws the mount's error when it cannot be unmounted; the bundle is as it was then
+   */
+  hide(): string | undefined {
+    unmountAll(this.rootfs);
+    const remains = join(dirname(this.path), `.${this.id}.${randomBytes(4).toString('hex')}`);
+    try {
+      renameSync(this.path, remains);
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return undefined;
+      throw error;
+    }
+    return remains;
+  }
+
+  #read(name: string): string | undefined {
+    try {
+      return readFileSync(join(this.path, name), 'utf8');
+    } catch (error) {
+      if (hasCode(error, 'ENOENT') || hasCode(error, 'ENOTDIR') || hasCode(error, 'EISDIR')) return undefined;
+      throw error;
+    }
+  }
+
+  /** A reader sees the old content or the new one, never half of it. */
+  #replace(name: string, text: string): void {
+    const temporary = join(this.path, `.${name}`);
+    writeFileSync(temporary, text, { mode: FILE_MODE });
+    renameSync(temporary, join(this.path, name));
+  }
+}
+
+/** A hidden directory: a bundle on its way out. */
+export interface Remains {
+  readonly namespace: Namespace;
+  readonly id: ContainerId;
+  readonly path: string;
+}
+
+export interface BundleListing {
+  readonly bundles: Bundle[];
+  readonly remains: Remains[];
+  /** What is there and has no business to be. */
+  readonly strangers: string[];
+}
+
+/** Everything in `<state>/tasks`. Namespaces that have nothing in them are removed. */
+export function listBundles(tasks: string): BundleListing {
+  const listing: BundleListing = { bundles: [], remains: [], strangers: [] };
+  for (const directory of entries(tasks)) {
+    const namespace = valid(directory, parseNamespace);
+    if (namespace === undefined) {
+      listing.strangers.push(join(tasks, directory));
+      continue;
+    }
+    const names = entries(join(tasks, directory));
+    for (const name of names) sort(tasks, namespace, name, listing);
+    if (names.length === 0) rmdirSync(join(tasks, directory));
+  }
+  return listing;
+}
+
+function sort(tasks: string, namespace: Namespace, name: string, listing: BundleListing): void {
+  const hidden = /^\.(.+)\.[0-9a-f]{8}$/.exec(name);
+  const id = valid(hidden?.[1] ?? name, parseId);
+  const path = join(tasks, namespace, name);
+  if (id === undefined) listing.strangers.push(path);
+  else if (hidden !== null) listing.remains.push({ namespace, id, path });
+  else listing.bundles.push(new Bundle(tasks, namespace, id));
+}
+
+/** The exit that a hidden bundle's task had, if it was recorded. */
+export function exitOfRemains(remains: Remains): ExitRecord | undefined {
+  for (const name of ['dead.json', 'exit.json']) {
+    try {
+      const record = parseExit(readFileSync(join(remains.path, name), 'utf8'));
+      if (record !== undefined) return record;
+    } catch (error) {
+      if (!hasCode(error, 'ENOENT')) throw error;
+    }
+  }
+  return undefined;
+}
+
+/** Removes a hidden directory. Directories in it that are not empty are searched for mounts before they are emptied. */
+export async function removeRemains(path: string): Promise<void> {
+  for (const entry of entries(path)) {
+    const child = join(path, entry);
+    try {
+      unlinkSync(child);
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) continue;
+      if (!hasCode(error, 'EISDIR') && !hasCode(error, 'EPERM')) throw error;
+      await removeDirectory(child);
+    }
+  }
+  rmdirSync(path);
+}
+
+async function removeDirectory(path: string): Promise<void> {
+  try {
+    rmdirSync(path);
+  } catch (error) {
+    if (!hasCode(error, 'ENOTEMPTY') && !hasCode(error, 'EBUSY')) throw error;
+    unmountBelow(path);
+    await rm(path, { recursive: true, force: true });
+  }
+}
+
+function entries(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch (error) {
+    if (hasCode(error, 'ENOENT') || hasCode(error, 'ENOTDIR')) return [];
+    throw error;
+  }
+}
+
+function valid<T>(text: string, parse: (text: string) => T): T | undefined {
+  try {
+    return parse(basename(text));
+  } catch {
+    return undefined;
+  }
+}
+
+export function hasCode(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
+}

@@ -1,0 +1,66 @@
+/** After a shim has died: its container is killed and removed, and its exit made known. */
+import { unlinkSync } from 'node:fs';
+import type { Logger } from 'pino';
+import { messageOf } from '../../ttrpc/errors.ts';
+import { timestampNow } from '../timestamp.ts';
+import type { Bootstrap } from './bootstrap.ts';
+import { type Bundle, hasCode } from './bundle.ts';
+import { type ExitRecord, KILLED } from './exit.ts';
+import { reached } from './failpoint.ts';
+import type { Launcher } from './launcher.ts';
+import { killProcessesOf } from './processes.ts';
+import { unmountAll } from './rootfs.ts';
+
+/** Milliseconds until a killed process is taken to be stuck in the kernel. */
+const KILL_TIMEOUT_MS = 2000;
+
+/**
+ * Kills and removes everything a dead shim has left of its container, except the bundle. Can be repeated.
+ *
+ * Nothing in it can fail for good: what cannot be done is logged, and the rest is done.
+ *
+ * @returns how the first process ended: as the shim had recorded it, and killed otherwise
+ */
+export async function cleanUpAfterShim(
+  bundle: Bundle,
+  launcher: Launcher,
+  bootstrap: Bootstrap | undefined,
+  log: Logger,
+): Promise<ExitRecord> {
+  const recorded = bundle.readExit();
+  const pid = recorded?.pid ?? bundle.readInitPid();
+  let exit: ExitRecord = recorded ?? { pid, status: KILLED, exitedAt: timestampNow(), published: false };
+  await killProcessesOf(bundle, KILL_TIMEOUT_MS);
+  try {
+    const answer = await launcher.deleteDead(bundle);
+    // The answer's time is later than the kill; it is used only where the shim left no better one.
+    if (recorded === undefined) {
+      exit = {
+        pid: answer.pid || pid,
+        status: answer.exitStatus,
+        exitedAt: answer.exitedAt ?? timestampNow(),
+        published: false,
+      };
+    }
+  } catch (error) {
+    log.warn({ err: error }, 'the shim program could not clean up after its shim');
+  }
+  try {
+    unmountAll(bundle.rootfs);
+  } catch (error) {
+    log.warn({ err: error }, 'cannot unmount what a dead shim has left mounted');
+  }
+  removeSocket(bootstrap?.address, log);
+  reached('dead-shim-cleaned');
+  return exit;
+}
+
+/** Removes a shim's socket that nobody listens on any more. Abstract ones go by themselves. */
+export function removeSocket(address: string | undefined, log: Logger): void {
+  if (address === undefined || !address.startsWith('/')) return;
+  try {
+    unlinkSync(address);
+  } catch (error) {
+    if (!hasCode(error, 'ENOENT')) log.warn({ address, error: messageOf(error) }, 'cannot remove a socket');
+  }
+}

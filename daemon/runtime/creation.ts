@@ -1,0 +1,149 @@
+/** Making a task: bundle, shim, container; and unmaking all of it when a step fails. */
+import type { Mount } from '../../proto/gen/containerd/types/mount.ts';
+import { Any } from '../../proto/gen/google/protobuf/any.ts';
+import { Code, RpcError, alreadyExists, internal, isCode, toRpcError } from '../../ttrpc/errors.ts';
+import { hasCode, removeRemains } from './bundle.ts';
+import { cleanUpAfterShim } from './cleanup.ts';
+import { reached } from './failpoint.ts';
+import type { StartedShim } from './launcher.ts';
+import { Shim } from './shim.ts';
+import type { Task } from './task.ts';
+
+/** What the shim is asked to create. */
+export interface ContainerRequest {
+  /** The OCI spec, JSON. */
+  readonly spec: Uint8Array;
+  readonly options: Any | undefined;
+  readonly rootfs: readonly Mount[];
+  readonly stdin: string;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly terminal: boolean;
+  /** Directory of a checkpoint to restore from; empty for none. */
+  readonly checkpoint: string;
+}
+
+/** Longer than any runtime takes, hooks included; a shim that has not answered by then is stuck. */
+const CREATE_TIMEOUT_MS = 5 * 60_000;
+
+/** Of a shim's log, what is told about its early death. */
+const LOG_TAIL_BYTES = 1024;
+
+/** How far a creation came. */
+interface Progress {
+  bundle: boolean;
+  started: StartedShim | undefined;
+  shim: Shim | undefined;
+}
+
+/**
+ * Makes the task's bundle, starts its shim and has it create the container. When that fails, all of it is undone before the
+ * error is thrown; and so it is when the caller goes away, since it will take the call as failed.
+ *
+ * @throws RpcError
+ */
+export async function createContainer(
+  task: Task,
+  request: ContainerRequest,
+  signal: AbortSignal,
+): Promise<void> {
+  const progress: Progress = { bundle: false, started: undefined, shim: undefined };
+  try {
+    await make(task, request, signal, progress);
+  } catch (error) {
+    const failure = explained(task, progress, error);
+    await undo(task, progress, error);
+    throw failure;
+  }
+}
+
+async function make(
+  task: Task,
+  request: ContainerRequest,
+  signal: AbortSignal,
+  progress: Progress,
+): Promise<void> {
+  const { bundle, launcher } = task;
+  const { spec, options, ...rest } = request;
+  await makeBundle(task, spec, options);
+  progress.bundle = true;
+  reached('bundle-made');
+  task.followLog();
+  progress.started = await launcher.start(bundle);
+  reached('shim-started');
+  progress.shim = await Shim.connect(progress.started.bootstrap, signal);
+  reached('shim-connected');
+  const { pid } = await progress.shim.task.create(
+    { ...rest, rootfs: [...rest.rootfs], id: task.id, bundle: bundle.path, options },
+    { signal, timeout: CREATE_TIMEOUT_MS },
+  );
+  reached('container-created');
+  task.live(progress.shim, pid);
+}
+
+async function makeBundle(task: Task, spec: Uint8Array, options: Any | undefined): Promise<void> {
+  const { bundle } = task;
+  const content = { spec, options: options && Any.encode(options).finish() };
+  try {
+    bundle.create(content);
+  } catch (error) {
+    if (!hasCode(error, 'EEXIST')) {
+      throw internal(`cannot make the bundle ${bundle.path}: ${String(error)}`, error);
+    }
+    // Nobody knows of a task here: it is what a failed creation could not remove.
+    const remains = bundle.hide();
+    if (remains !== undefined) await removeRemains(remains);
+    bundle.create(content);
+  }
+}
+
+/** The error that the client is given. */
+function explained(task: Task, progress: Progress, error: unknown): RpcError {
+  const { code, message } = toRpcError(error);
+  if (progress.shim === undefined && progress.started === undefined) {
+    return new RpcError(code, progress.bundle ? `failed to start shim: ${message}` : message, {
+      cause: error,
+    });
+  }
+  if (code !== Code.Unavailable) {
+    return new RpcError(code, `failed to create shim task: ${message}`, { cause: error });
+  }
+  const said = task.bundle.logTail(LOG_TAIL_BYTES);
+  return internal(`failed to create shim task: the shim ended: ${said || message}`, error);
+}
+
+/** Never rejects: what cannot be undone now is undone at the next attempt or the next start. */
+async function undo(task: Task, progress: Progress, error: unknown): Promise<void> {
+  const { bundle, launcher, log } = task;
+  const { shim, started } = progress;
+  try {
+    if (!progress.bundle) return;
+    if (shim !== undefined && !shim.lost && isAnswer(error)) {
+      await task.stopShim(shim);
+    } else if (started !== undefined || bundle.readForeignAddress() !== undefined) {
+      shim?.close();
+      await cleanUpAfterShim(bundle, launcher, started?.bootstrap, log);
+    }
+    const remains = bundle.hide();
+    if (remains !== undefined) await removeRemains(remains);
+  } catch (failure) {
+    log.error({ err: failure }, 'a failed creation could not be undone');
+  } finally {
+    task.leave();
+  }
+}
+
+/** The shim itself has said no, so that there is no container; otherwise there may be one. */
+function isAnswer(error: unknown): boolean {
+  return (
+    error instanceof RpcError &&
+    ![Code.Unavailable, Code.Cancelled, Code.DeadlineExceeded, Code.Internal].some((code) =>
+      isCode(error, code),
+    )
+  );
+}
+
+/** What a second creation of the same task is told. */
+export function taskExists(id: string): RpcError {
+  return alreadyExists(`task ${id}: already exists`);
+}

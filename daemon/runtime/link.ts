@@ -1,0 +1,166 @@
+/** The way from a task to its shim, over lost connections and the shim's death. */
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { abortion } from '../../ttrpc/deadline.ts';
+import { Code, isCode, notFound, unavailable } from '../../ttrpc/errors.ts';
+import type { ContainerId } from '../identifiers.ts';
+import type { Bootstrap } from './bootstrap.ts';
+import type { Exit } from './exit.ts';
+import { Shim, type TaskClient } from './shim.ts';
+
+export type Life =
+  /** Nobody but its creator may see the task. */
+  | { readonly kind: 'creating' }
+  | { readonly kind: 'live'; readonly shim: Shim }
+  /** The connection is lost; `outcome` resolves when it is known what that means. */
+  | { readonly kind: 'losing'; readonly outcome: Promise<void> }
+  /** The shim is gone and cleaned up after; this is how the first process ended. */
+  | { readonly kind: 'dead'; readonly exit: Exit }
+  | { readonly kind: 'deleted'; readonly exit: Exit }
+  /** The daemon is stopping; shim and container are left alone. */
+  | { readonly kind: 'left' };
+
+/** A call to the shim, and what the task answers once there is no shim. */
+export interface Question<T> {
+  /** For the error text: "the connection was lost while …". */
+  readonly action: string;
+  readonly call: (shim: TaskClient) => Promise<T>;
+  readonly whenDead: (exit: Exit) => T;
+  readonly signal?: AbortSignal;
+  /** The call is made again when the connection was lost under it and the shim turns out to live. */
+  readonly repeat: boolean;
+}
+
+/** Milliseconds for an answer that a shim has at hand. */
+export const PROBE_TIMEOUT_MS = 2000;
+const RECONNECTIONS = 3;
+const RECONNECTION_PAUSE_MS = 50;
+
+export class ShimLink {
+  readonly #id: ContainerId;
+  readonly #log: Logger;
+  readonly #bury: (bootstrap: Bootstrap) => Promise<void>;
+  #life: Life = { kind: 'creating' };
+
+  /** @param bury cleans up after the shim once it is dead and then calls `dead`; it must not reject */
+  constructor(id: ContainerId, log: Logger, bury: (bootstrap: Bootstrap) => Promise<void>) {
+    this.#id = id;
+    this.#log = log;
+    this.#bury = bury;
+  }
+
+  get life(): Life {
+    return this.#life;
+  }
+
+  attach(shim: Shim): void {
+    this.#life = { kind: 'live', shim };
+    void shim.closed.then(() => {
+      if (this.#life.kind !== 'live' || this.#life.shim !== shim) return;
+      this.#life = { kind: 'losing', outcome: this.#lose(shim.bootstrap) };
+    });
+  }
+
+  dead(exit: Exit): void {
+    const { kind } = this.#life;
+    if (kind !== 'deleted' && kind !== 'left') this.#life = { kind: 'dead', exit };
+  }
+
+  /** From now on a closed connection is no surprise. */
+  deleted(exit: Exit): void {
+    this.#life = { kind: 'deleted', exit };
+  }
+
+  /** Resolves when it is known whether a lost shim lives. */
+  async settled(): Promise<void> {
+    while (this.#life.kind === 'losing') await this.#life.outcome;
+  }
+
+  leave(): void {
+    const life = this.#life;
+    this.#life = { kind: 'left' };
+    if (life.kind === 'live') life.shim.close();
+  }
+
+  /**
+   * Asks the shim, or answers in its place once it is gone.
+   * @throws RpcError NotFound while the task is being created, Unavailable when the connection was lost and the call must not be
+   *         repeated; whatever the shim or `whenDead` throws
+   */
+  async ask<T>({ action, call, whenDead, signal, repeat }: Question<T>): Promise<T> {
+    let asked = false;
+    for (;;) {
+      const life = this.#life;
+      switch (life.kind) {
+        case 'creating':
+          throw notFound(`task ${this.#id}: not found`);
+        case 'left':
+          throw unavailable('the daemon is stopping');
+        case 'losing':
+          await unlessAborted(life.outcome, signal);
+          break;
+        case 'dead':
+        case 'deleted':
+          return whenDead(life.exit);
+        case 'live':
+          if (asked && !repeat) {
+            throw unavailable(`task ${this.#id}: the connection to its shim was lost while ${action}`);
+          }
+          try {
+            return await call(life.shim.task);
+          } catch (error) {
+            if (!isCode(error, Code.Unavailable)) throw error;
+            // A call fails a moment before its connection is known to be lost.
+            await turn();
+            if (!life.shim.lost) throw error;
+            asked = true;
+          }
+      }
+    }
+  }
+
+  async #lose(bootstrap: Bootstrap): Promise<void> {
+    const again = await this.#reconnect(bootstrap);
+    if (this.#life.kind !== 'losing') {
+      again?.close();
+    } else if (again !== undefined) {
+      this.#log.info('the connection to the shim was lost, and is back');
+      this.attach(again);
+    } else {
+      await this.#bury(bootstrap);
+    }
+  }
+
+  /** A lost connection is not yet a dead shim. */
+  async #reconnect(bootstrap: Bootstrap): Promise<Shim | undefined> {
+    for (let attempt = 0; attempt < RECONNECTIONS; attempt += 1) {
+      if (attempt > 0) await sleep(RECONNECTION_PAUSE_MS);
+      let shim: Shim | undefined;
+      try {
+        shim = await Shim.connect(bootstrap);
+        await shim.task.connect({ id: this.#id }, { timeout: PROBE_TIMEOUT_MS });
+        return shim;
+      } catch (error) {
+        // Stuck is not dead: its container may be running well.
+        if (shim !== undefined && isCode(error, Code.DeadlineExceeded)) return shim;
+        shim?.close();
+        if (shim === undefined) return undefined;
+      }
+    }
+    return undefined;
+  }
+}
+
+/** Waits, but not for longer than the caller does. */
+async function unlessAborted(promise: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  if (signal === undefined) return promise;
+  if (signal.aborted) throw abortion(signal);
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = () => reject(abortion(signal));
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}

@@ -1,0 +1,273 @@
+/** All tasks of this daemon. */
+import { mkdirSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { TaskExit } from '../../proto/gen/containerd/events/task.ts';
+import type { Envelope } from '../../proto/gen/containerd/types/event.ts';
+import { Any } from '../../proto/gen/google/protobuf/any.ts';
+import { TtrpcClient } from '../../ttrpc/client.ts';
+import { messageOf, notFound } from '../../ttrpc/errors.ts';
+import type { ContainerId, Namespace } from '../identifiers.ts';
+import { timestampNow } from '../timestamp.ts';
+import type { Bootstrap } from './bootstrap.ts';
+import { Bundle, type Remains, exitOfRemains, listBundles, removeRemains } from './bundle.ts';
+import { removeSocket } from './cleanup.ts';
+import { type ContainerRequest, createContainer, taskExists } from './creation.ts';
+import type { Exit, ExitRecord } from './exit.ts';
+import { ForeignShim } from './foreign-shim.ts';
+import type { DaemonAddresses, Launcher } from './launcher.ts';
+import { EXIT_TOPIC, type EventPublisher } from './notices.ts';
+import { foreignOptions, ownOptions, restorePath, typeName } from './options.ts';
+import { OwnShim } from './own-shim.ts';
+import { type Found, recoverTask } from './recovery.ts';
+import { resolveRuntime } from './runtime-name.ts';
+import { specBytes } from './spec.ts';
+import { Task, type TaskSurroundings } from './task.ts';
+import { Turnstile } from './turnstile.ts';
+
+export interface TaskManagerOptions {
+  /** The state directory: tasks live in `<state>/tasks`, shims listen in `<state>/s`, runc keeps its state in `<state>/runc`. */
+  readonly state: string;
+  readonly addresses: DaemonAddresses;
+  readonly events: EventPublisher;
+  readonly log: Logger;
+  /** Program and first arguments that run Moor's own shim; `shimCommand()` is the one beside this program. */
+  readonly shim: readonly string[];
+  /** Shims log details. */
+  readonly debug: boolean;
+}
+
+/** What a client wants created. */
+export interface TaskRequest extends Omit<ContainerRequest, 'spec' | 'options'> {
+  readonly spec: Any | undefined;
+  /** A runtime's name, or the absolute path of a shim. */
+  readonly runtime: string;
+  /** Runtime options that came with the request; they go before those of the container. */
+  readonly options: Any | undefined;
+  readonly containerOptions: Any | undefined;
+}
+
+/** The end of a process, as an event tells it. */
+export interface ExitNews {
+  /** Subscribers have been told before; they are not to be told twice. */
+  readonly repeated: boolean;
+  /** To be called once subscribers have been told. */
+  noted(): void;
+}
+
+export type RecoverySummary = Record<Found, number> & { milliseconds: number };
+
+/** Clean-ups start a program or two each. */
+const CLEAN_UPS_AT_ONCE = 8;
+
+/** Milliseconds until a removed bundle's files go. The client has its answer by then, so that it does not wait for them. */
+const REMOVAL_DELAY_MS = 20;
+
+/** Milliseconds after a restart for which a client can still ask how a task ended whose deletion was cut off. */
+const DEPARTED_FOR_MS = 60_000;
+
+export class TaskManager {
+  readonly #options: TaskManagerOptions;
+  readonly #directory: string;
+  readonly #surroundings: TaskSurroundings;
+  readonly #own: OwnShim;
+  readonly #tasks = new Map<string, Task>();
+  readonly #departed = new Map<string, Task>();
+  readonly #removals = new Set<Promise<void>>();
+
+  constructor(options: TaskManagerOptions) {
+    const { state, addresses, events, log, debug } = options;
+    this.#options = options;
+    this.#directory = join(state, 'tasks');
+    this.#own = new OwnShim({ addresses, state, command: options.shim, debug });
+    this.#surroundings = {
+      events,
+      log,
+      cleanUps: new Turnstile(CLEAN_UPS_AT_ONCE),
+      gone: (task, remains) => this.#gone(task, remains),
+    };
+  }
+
+  /**
+   * Creates a task: its container exists and waits to be started.
+   * @throws RpcError AlreadyExists when the container has a task; InvalidArgument for a spec or options that cannot be; what the
+   *         shim says
+   */
+  async create(
+    namespace: Namespace,
+    id: ContainerId,
+    request: TaskRequest,
+    signal: AbortSignal,
+  ): Promise<Task> {
+    const key = keyOf(namespace, id);
+    if (this.#tasks.has(key)) throw taskExists(id);
+    const spec = specBytes(id, request.spec);
+    const { launcher, options } = this.#runtime(request);
+    const task = new Task(new Bundle(this.#directory, namespace, id), launcher, this.#surroundings);
+    this.#tasks.set(key, task);
+    try {
+      const checkpoint = request.checkpoint || restorePath(options);
+      await createContainer(task, { ...request, spec, options, checkpoint }, signal);
+    } catch (error) {
+      this.#tasks.delete(key);
+      throw error;
+    }
+    this.#departed.delete(key);
+    return task;
+  }
+
+  /** @throws RpcError NotFound */
+  get(namespace: Namespace, id: ContainerId): Task {
+    const key = keyOf(namespace, id);
+    const task = this.#tasks.get(key) ?? this.#departed.get(key);
+    if (task?.visible !== true) throw notFound(`task ${id} not found: not found`);
+    return task;
+  }
+
+  /** All tasks of a namespace. */
+  list(namespace: Namespace): Task[] {
+    return [...this.#tasks.values()].filter((task) => task.namespace === namespace && task.visible);
+  }
+
+  /** What a shim's event says of the end of a process; undefined for any other event. */
+  readExit({ namespace, topic, event }: Envelope): ExitNews | undefined {
+    if (topic !== EXIT_TOPIC || event === undefined || !typeName(event).endsWith('.TaskExit'))
+      return undefined;
+    const {
+      containerId,
+      id,
+      pid,
+      exitStatus: status,
+      exitedAt = timestampNow(),
+    } = TaskExit.decode(event.value);
+    const task = this.#tasks.get(keyOf(namespace, containerId));
+    if (task === undefined) return undefined;
+    const exit: Exit = { pid, status, exitedAt };
+    if (id !== containerId) return { repeated: false, noted: () => task.execExited(id, exit) };
+    return { repeated: task.exitPublished, noted: () => task.exited(exit) };
+  }
+
+  /**
+   * Finds the tasks of a former daemon: those whose shims live go on, those whose shims are gone are cleaned up after, what was
+   * half-done is finished or undone, and exits that nobody was told of are published. Shims can already send their events.
+   */
+  async recover(): Promise<RecoverySummary> {
+    const begin = performance.now();
+    mkdirSync(this.#directory, { recursive: true, mode: 0o711 });
+    const { bundles, remains, strangers } = listBundles(this.#directory);
+    for (const path of strangers) this.#options.log.warn({ path }, 'not a task; left alone');
+    const known = bundles.map((bundle) => ({ bundle, bootstrap: bundle.readBootstrap() }));
+    const strays = this.#straySockets(new Set(known.map(({ bootstrap }) => bootstrap?.address)));
+    const summary = { live: 0, dead: 0, departed: 0, undone: 0, milliseconds: 0 };
+    await Promise.all([
+      ...known.map(async ({ bundle, bootstrap }) => {
+        summary[await this.#recover(bundle, bootstrap, strays)] += 1;
+      }),
+      ...remains.map((hidden) => this.#recoverRemains(hidden)),
+    ]);
+    await this.#sweep(strays);
+    summary.milliseconds = Math.round(performance.now() - begin);
+    return summary;
+  }
+
+  /** Lets go of all shims; containers run on. Files of deleted tasks are gone when it resolves. */
+  async close(): Promise<void> {
+    for (const task of this.#tasks.values()) task.leave();
+    await Promise.all(this.#removals);
+  }
+
+  #runtime(request: TaskRequest): { launcher: Launcher; options: Any | undefined } {
+    const program = resolveRuntime(request.runtime);
+    if (program.kind === 'own') {
+      return { launcher: this.#own, options: ownOptions(request.options, request.containerOptions) };
+    }
+    const options = foreignOptions(request.options, request.containerOptions);
+    const encoded = options && Any.encode(options).finish();
+    return { launcher: this.#foreign(request.runtime, program.binary, encoded), options };
+  }
+
+  #foreign(runtime: string, binary: string, options?: Uint8Array): ForeignShim {
+    const { addresses, debug } = this.#options;
+    return new ForeignShim({ runtime, binary, addresses, debug, options });
+  }
+
+  async #recover(bundle: Bundle, bootstrap: Bootstrap | undefined, strays: string[]): Promise<Found> {
+    const foreign = bootstrap !== undefined && bootstrap.binary !== '';
+    const launcher = foreign ? this.#foreign(bootstrap.runtime, bootstrap.binary) : this.#own;
+    const task = new Task(bundle, launcher, this.#surroundings);
+    const key = keyOf(bundle.namespace, bundle.id);
+    // Before its shim is asked for its events, so that they find it.
+    this.#tasks.set(key, task);
+    const found = await recoverTask(task, bootstrap, strays);
+    if (found === 'live' || found === 'dead') return found;
+    this.#tasks.delete(key);
+    const hidden = bundle.hide();
+    if (hidden !== undefined) await removeRemains(hidden);
+    if (found === 'departed') this.#remember(key, task);
+    else task.leave();
+    return found;
+  }
+
+  /** A bundle that was on its way out: the client may not have been told how its task ended. */
+  async #recoverRemains(hidden: Remains): Promise<void> {
+    const exit: ExitRecord | undefined = exitOfRemains(hidden);
+    await removeRemains(hidden.path);
+    const key = keyOf(hidden.namespace, hidden.id);
+    if (exit === undefined || this.#tasks.has(key)) return;
+    const task = new Task(
+      new Bundle(this.#directory, hidden.namespace, hidden.id),
+      this.#own,
+      this.#surroundings,
+    );
+    task.departed({ ...exit, published: true });
+    this.#remember(key, task);
+  }
+
+  #remember(key: string, task: Task): void {
+    this.#departed.set(key, task);
+    setTimeout(() => {
+      if (this.#departed.get(key) === task) this.#departed.delete(key);
+    }, DEPARTED_FOR_MS).unref();
+  }
+
+  #gone(task: Task, remains: string | undefined): void {
+    const key = keyOf(task.namespace, task.id);
+    if (this.#tasks.get(key) === task) this.#tasks.delete(key);
+    if (this.#departed.get(key) === task) this.#departed.delete(key);
+    if (remains === undefined) return;
+    const removal = sleep(REMOVAL_DELAY_MS)
+      .then(() => removeRemains(remains))
+      .catch((error: unknown) => task.log.error({ err: error }, 'the files of a deleted task remain'))
+      .finally(() => this.#removals.delete(removal));
+    this.#removals.add(removal);
+  }
+
+  #straySockets(claimed: ReadonlySet<string | undefined>): string[] {
+    const directory = join(this.#options.state, 's');
+    mkdirSync(directory, { recursive: true, mode: 0o711 });
+    return readdirSync(directory)
+      .map((name) => join(directory, name))
+      .filter((address) => !claimed.has(address));
+  }
+
+  /** Removes sockets that nobody listens on. */
+  async #sweep(strays: string[]): Promise<void> {
+    const { log } = this.#options;
+    await Promise.all(
+      strays.map(async (address) => {
+        try {
+          (await TtrpcClient.connect(address)).close();
+          log.warn({ address }, 'a shim without a task is listening here');
+        } catch (error) {
+          log.debug({ address, error: messageOf(error) }, 'nobody listens on this socket; it is removed');
+          removeSocket(address, log);
+        }
+      }),
+    );
+  }
+}
+
+function keyOf(namespace: string, id: string): string {
+  return `${namespace}/${id}`;
+}

@@ -1,0 +1,136 @@
+/** Starting Moor's own shim. */
+import { spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { listenUnix } from '../../native/native.ts';
+import { DeleteResponse } from '../../proto/gen/containerd/task/v2.ts';
+import { internal, messageOf } from '../../ttrpc/errors.ts';
+import { type Bundle, hasCode } from './bundle.ts';
+import { invoke } from './invocation.ts';
+import { type DaemonAddresses, DELETE_TIMEOUT_MS, type Launcher, type StartedShim } from './launcher.ts';
+
+export interface OwnShimOptions {
+  readonly addresses: DaemonAddresses;
+  /** The state directory; shims listen in `<state>/s`. */
+  readonly state: string;
+  /** Program and first arguments that run the shim; `shimCommand()` unless configured. */
+  readonly command: readonly string[];
+  /** Shims log details. */
+  readonly debug: boolean;
+}
+
+/** How many connections may wait for a shim that is busy; one daemon makes one. */
+const BACKLOG = 16;
+
+/**
+ * The shim beside this program, on the Node that runs this program: the bundle beside the daemon's bundle, the source where
+ * the daemon runs from sources.
+ */
+export function shimCommand(): string[] {
+  const here = import.meta.url;
+  if (here.endsWith('.ts')) {
+    const source = fileURLToPath(new URL('../../shim/main.ts', here));
+    return [process.execPath, '--disable-warning=ExperimentalWarning', source];
+  }
+  return [process.execPath, fileURLToPath(new URL('./shim.js', here))];
+}
+
+/** A runc container's state must be found again by every later daemon on the same state directory. */
+export function runcRoot(state: string): string {
+  return join(state, 'runc');
+}
+
+export class OwnShim implements Launcher {
+  readonly own = true;
+  readonly #options: OwnShimOptions;
+
+  constructor(options: OwnShimOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * The daemon makes the listening socket and the shim inherits it: the daemon can connect at once and its first call waits in
+   * the kernel until the shim serves, and a shim that dies takes the last copy of the socket with it.
+   */
+  async start(bundle: Bundle): Promise<StartedShim> {
+    const address = this.#socketPath(bundle);
+    const socket = this.#listen(address);
+    try {
+      const bootstrap = { runtime: 'io.containerd.runc.v2', binary: '', apiVersion: 3, address } as const;
+      bundle.writeBootstrap(bootstrap, 'first');
+      return { bootstrap, pid: await this.#spawn(bundle, socket) };
+    } finally {
+      closeSync(socket);
+    }
+  }
+
+  async deleteDead(bundle: Bundle): Promise<DeleteResponse> {
+    const { command, addresses } = this.#options;
+    const flags = ['-namespace', bundle.namespace, '-id', bundle.id, '-address', addresses.grpc];
+    const outcome = await invoke({
+      command: [...command, ...flags, '-bundle', bundle.path, 'delete'],
+      cwd: bundle.path,
+      env: this.#environment(bundle),
+      timeout: DELETE_TIMEOUT_MS,
+    });
+    return DeleteResponse.decode(outcome.stdout);
+  }
+
+  /** The log is a regular file in the bundle, and the shim writes it alone. */
+  followLog(): () => void {
+    return () => {};
+  }
+
+  async #spawn(bundle: Bundle, socket: number): Promise<number> {
+    const [program = '', ...args] = this.#options.command;
+    const { namespace, id, path } = bundle;
+    args.push('serve', '-namespace', namespace, '-id', id, '-address', this.#options.addresses.grpc);
+    args.push('-bundle', path, ...(this.#options.debug ? ['-debug'] : []));
+    const log = openSync(bundle.log, 'a', 0o600);
+    try {
+      const child = spawn(program, args, {
+        cwd: path,
+        env: this.#environment(bundle),
+        detached: true,
+        stdio: ['ignore', log, log, socket],
+      });
+      child.unref();
+      if (child.pid !== undefined) return child.pid;
+      const { promise, resolve } = Promise.withResolvers<Error>();
+      child.once('error', resolve);
+      throw internal(`cannot start the shim ${program}: ${messageOf(await promise)}`);
+    } finally {
+      closeSync(log);
+    }
+  }
+
+  #listen(address: string): number {
+    try {
+      return listenUnix(address, BACKLOG);
+    } catch (error) {
+      if (!hasCode(error, 'ENOENT')) throw error;
+      mkdirSync(join(this.#options.state, 's'), { recursive: true, mode: 0o711 });
+      return listenUnix(address, BACKLOG);
+    }
+  }
+
+  /** Short, since a socket's path holds 107 bytes; random, since a former shim of the same task may not be gone yet. */
+  #socketPath({ namespace, id }: Bundle): string {
+    const hash = createHash('sha256').update(`${namespace}/${id}/`).update(randomBytes(16)).digest('hex');
+    return join(this.#options.state, 's', hash.slice(0, 16));
+  }
+
+  #environment({ namespace }: Bundle): Record<string, string> {
+    const { grpc, ttrpc } = this.#options.addresses;
+    return {
+      PATH: process.env.PATH ?? '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+      TTRPC_ADDRESS: ttrpc,
+      GRPC_ADDRESS: grpc,
+      NAMESPACE: namespace,
+      MAX_SHIM_VERSION: '3',
+      MOOR_RUNC_ROOT: runcRoot(this.#options.state),
+    };
+  }
+}

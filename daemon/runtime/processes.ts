@@ -1,0 +1,68 @@
+/** Processes found by what they are, for when nobody knows their pids any more. */
+import { closeSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { Poll, pidfdOpen, pidfdSendSignal } from '../../native/native.ts';
+import { type Bundle, hasCode } from './bundle.ts';
+
+const SIGKILL = 9;
+
+/**
+ * Kills what runs for a bundle outside its container: a shim that no longer serves, and what it was in the middle of. Such
+ * processes have the bundle as their working directory and the task's id among their arguments; an operator's shell has not.
+ *
+ * @param timeout milliseconds to wait until they are gone
+ * @returns how many there were
+ */
+export async function killProcessesOf(bundle: Bundle, timeout: number): Promise<number> {
+  const ended: Promise<void>[] = [];
+  for (const name of readdirSync('/proc')) {
+    const pid = Number(name);
+    if (!Number.isInteger(pid) || pid === process.pid || !worksFor(pid, bundle)) continue;
+    const end = killed(pid, bundle, timeout);
+    if (end !== undefined) ended.push(end);
+  }
+  await Promise.all(ended);
+  return ended.length;
+}
+
+function worksFor(pid: number, bundle: Bundle): boolean {
+  try {
+    if (readlinkSync(`/proc/${pid}/cwd`) !== bundle.path) return false;
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').includes(bundle.id);
+  } catch (error) {
+    // It ended meanwhile, or is a kernel thread, or ended and nobody has reaped it.
+    if (hasCode(error, 'ENOENT') || hasCode(error, 'ESRCH') || hasCode(error, 'EACCES')) return false;
+    throw error;
+  }
+}
+
+/** The pid may have been given to another process since it was looked at: what is killed is looked at again, by its pidfd. */
+function killed(pid: number, bundle: Bundle, timeout: number): Promise<void> | undefined {
+  let pidfd: number;
+  try {
+    pidfd = pidfdOpen(pid);
+  } catch {
+    return undefined;
+  }
+  try {
+    if (!worksFor(pid, bundle)) return undefined;
+    pidfdSendSignal(pidfd, SIGKILL);
+    return ending(pidfd, timeout);
+  } catch (error) {
+    if (hasCode(error, 'ESRCH')) return undefined;
+    throw error;
+  } finally {
+    closeSync(pidfd);
+  }
+}
+
+function ending(pidfd: number, timeout: number): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      poll.close();
+      resolve();
+    };
+    const poll = new Poll(pidfd, 'readable', done);
+    const timer = setTimeout(done, timeout);
+  });
+}

@@ -1,0 +1,166 @@
+/** Finding the tasks of a former daemon again, and finishing or undoing what it was in the middle of. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Status } from '../../proto/gen/containerd/types/task.ts';
+import type { StateResponse } from '../../proto/gen/containerd/task/v2.ts';
+import { Code, isCode } from '../../ttrpc/errors.ts';
+import { timestampNow } from '../timestamp.ts';
+import type { Bootstrap } from './bootstrap.ts';
+import { cleanUpAfterShim } from './cleanup.ts';
+import { socketAddress } from './foreign-shim.ts';
+import { PROBE_TIMEOUT_MS } from './link.ts';
+import { Shim } from './shim.ts';
+import type { Task } from './task.ts';
+
+/**
+ * What became of a bundle:
+ * - live: the shim is there and has the container
+ * - dead: the shim is gone; the exit is kept until the client deletes the task
+ * - departed: the container had been deleted, and the rest now is; the client may not know
+ * - undone: there never was a container
+ */
+export type Found = 'live' | 'dead' | 'departed' | 'undone';
+
+/** Milliseconds that one shim may take for what is asked of it; all are asked at once. */
+const FLUSH_TIMEOUT_MS = 3000;
+const CLOSING_TIMEOUT_MS = 3000;
+
+/**
+ * Finds out what became of a task since its daemon died, and puts it in order. Nothing of it is left where the answer is
+ * 'undone' or 'departed', except the bundle.
+ *
+ * @param strays sockets that belong to no bundle: where a damaged bootstrap record is, the shim may be at one of them
+ */
+export async function recoverTask(
+  task: Task,
+  bootstrap: Bootstrap | undefined,
+  strays: string[],
+): Promise<Found> {
+  const { bundle } = task;
+  const dead = bundle.readDead();
+  if (dead !== undefined) {
+    task.dead(dead);
+    if (!dead.published) {
+      await task.announceExit(dead);
+      bundle.writeDead({ ...dead, published: true });
+    }
+    return 'dead';
+  }
+  const known = bootstrap ?? (await amongStrays(task, strays));
+  if (known === undefined) return bury(task, undefined);
+  const address = known.address || foreignAddress(task, known);
+  if (address === undefined) return bury(task, known);
+  return reconnect(task, { ...known, address });
+}
+
+async function reconnect(task: Task, bootstrap: Bootstrap): Promise<Found> {
+  task.followLog();
+  let shim: Shim;
+  try {
+    shim = await Shim.connect(bootstrap);
+  } catch (error) {
+    task.log.info({ error: String(error) }, 'the shim is gone');
+    return bury(task, bootstrap);
+  }
+  try {
+    const state = await shim.task.state({ id: task.id }, { timeout: PROBE_TIMEOUT_MS });
+    // A Go shim has the container in its list only once it is created, and ours says so by a pid.
+    task.live(shim, state.pid);
+    await publishMissedEvents(task, shim, state);
+    return 'live';
+  } catch (error) {
+    if (isCode(error, Code.NotFound)) return withoutContainer(task, shim);
+    if (shim.lost || isCode(error, Code.Unavailable)) {
+      shim.close();
+      return bury(task, bootstrap);
+    }
+    // Stuck is not dead: the container may be running well, and its shim may come round.
+    task.log.warn({ err: error }, 'the shim does not say how its container is');
+    task.live(shim, bundlePid(task));
+    return 'live';
+  }
+}
+
+/** The exit that happened while no daemon was there. */
+async function publishMissedEvents(task: Task, shim: Shim, state: StateResponse): Promise<void> {
+  if (task.launcher.own) {
+    const recorded = task.bundle.readExit();
+    if (recorded?.published === true) task.exited(recorded);
+    try {
+      await shim.flush({ timeout: FLUSH_TIMEOUT_MS });
+    } catch (error) {
+      task.log.warn({ err: error }, 'the shim still holds events');
+    }
+    return;
+  }
+  if (state.status !== Status.STOPPED) return;
+  // Others' shims give their events up after a few seconds. What was published before is on record.
+  const recorded = task.bundle.readExit();
+  if (recorded !== undefined) task.exited(recorded);
+  else
+    await task.announceExit({
+      pid: state.pid,
+      status: state.exitStatus,
+      exitedAt: state.exitedAt ?? timestampNow(),
+    });
+}
+
+/** The shim was never asked to create the container, or has been asked to delete it. */
+async function withoutContainer(task: Task, shim: Shim): Promise<Found> {
+  if (task.launcher.own) {
+    // Its last events may still be on their way.
+    await shim.flush({ timeout: FLUSH_TIMEOUT_MS }).catch((error: unknown) => {
+      task.log.warn({ err: error }, 'the shim still holds events');
+    });
+  }
+  const exit = task.bundle.readExit();
+  await task.stopShim(shim);
+  await Promise.race([shim.closed, sleep(CLOSING_TIMEOUT_MS, undefined, { ref: false })]);
+  if (exit === undefined) return 'undone';
+  task.departed({ ...exit, published: true });
+  return 'departed';
+}
+
+/** Without a pid, the runtime has never come to the end of creating a container: then there is no exit to tell of. */
+async function bury(task: Task, bootstrap: Bootstrap | undefined): Promise<Found> {
+  if (task.bundle.readInitPid() > 0 || task.bundle.readExit() !== undefined) {
+    await task.bury(bootstrap);
+    return 'dead';
+  }
+  // No shim was started before its record was written.
+  if (bootstrap !== undefined) await cleanUpAfterShim(task.bundle, task.launcher, bootstrap, task.log);
+  return 'undone';
+}
+
+async function amongStrays(task: Task, strays: string[]): Promise<Bootstrap | undefined> {
+  for (const address of strays) {
+    const bootstrap = { runtime: '', binary: '', apiVersion: 3, address } as const;
+    let shim: Shim | undefined;
+    try {
+      shim = await Shim.connect(bootstrap);
+      const state = await shim.task.state({ id: task.id }, { timeout: PROBE_TIMEOUT_MS });
+      if (state.bundle !== task.bundle.path) continue;
+      task.log.warn({ address }, 'the bootstrap record was damaged; the shim has been found by its socket');
+      task.bundle.writeBootstrap(bootstrap, 'replace');
+      return bootstrap;
+    } catch {
+      continue;
+    } finally {
+      shim?.close();
+    }
+  }
+  return undefined;
+}
+
+function foreignAddress(task: Task, { binary }: Bootstrap): string | undefined {
+  const address = task.bundle.readForeignAddress();
+  if (address === undefined) return undefined;
+  try {
+    return socketAddress(binary, address);
+  } catch {
+    return undefined;
+  }
+}
+
+function bundlePid(task: Task): number {
+  return task.bundle.readExit()?.pid ?? task.bundle.readInitPid();
+}
