@@ -193,7 +193,15 @@ export class StreamCall<Request, Response> implements PendingCall {
     this.#parts.forget();
     const requests = this.#requests;
     this.#requests = undefined;
-    // The source may be in the middle of producing; it learns when it is done, and how it cleans up is its own affair.
-    requests?.return?.()?.then(undefined, () => {});
+    if (requests !== undefined) void stop(requests);
+  }
+}
+
+/** Lets a source clean up. It may be in the middle of producing, and what it then fails with has nobody to go to. */
+async function stop(source: AsyncIterator<unknown>): Promise<void> {
+  try {
+    await source.return?.();
+  } catch {
+    // The call has its outcome already.
   }
 }

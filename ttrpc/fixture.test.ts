@@ -1,12 +1,17 @@
 /** What the tests here share: a service of every shape, written as ts-proto would generate it. */
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { TestContext } from 'node:test';
 import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
+import { TtrpcClient } from './client.ts';
+import { type Code, isCode, notFound } from './errors.ts';
 import { FrameDecoder, HEADER_BYTES, sealFrame } from './frame.ts';
-import type { MessageType } from './service.ts';
+import { TtrpcServer, type TtrpcServerOptions } from './server.ts';
+import type { MessageType, ServiceImplementation } from './service.ts';
 
 export interface Note {
   text: string;
@@ -56,8 +61,54 @@ export const Notes = {
   },
 } as const;
 
+export type NotesImplementation = ServiceImplementation<typeof Notes>;
+
+export const serveNotes: NotesImplementation = {
+  echo: async (request) => request,
+  wait: (_request, { signal }) =>
+    new Promise((_resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+    }),
+  fail: async ({ text }) => {
+    throw notFound(text);
+  },
+  async *count({ count }) {
+    for (let i = 1; i <= count; i += 1) yield { count: i };
+  },
+  async sum(requests) {
+    let count = 0;
+    for await (const request of requests) count += request.count;
+    return { count };
+  },
+  async *chat(requests) {
+    for await (const { text } of requests) yield { text: text.toUpperCase() };
+  },
+};
+
+/** A server and a client of ours, gone when the test is over. */
+export async function setUp(
+  t: TestContext,
+  overrides: Partial<NotesImplementation> = {},
+  options: TtrpcServerOptions = {},
+) {
+  const path = `${await socketDirectory(t)}/s`;
+  const server = new TtrpcServer(options).add(Notes, { ...serveNotes, ...overrides });
+  await server.listen(path);
+  t.after(() => server.close({ graceMs: 0 }));
+  const client = await TtrpcClient.connect(path);
+  t.after(() => client.close());
+  return { path, server, client, notes: client.service(Notes) };
+}
+
+/** For `assert.throws` and `assert.rejects`. */
+export const fails = (code: Code, message?: RegExp) => (error: unknown) => {
+  assert.ok(isCode(error, code), String(error));
+  if (message !== undefined) assert.match(error.message, message);
+  return true;
+};
+
 /** A directory for sockets, gone when the test is over. */
-export async function socketDirectory(t: { after(fn: () => Promise<void>): void }): Promise<string> {
+export async function socketDirectory(t: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'ttrpc-'));
   t.after(() => rm(directory, { recursive: true, force: true }));
   return directory;
@@ -119,4 +170,11 @@ export async function rawServer(path: string): Promise<{ server: Server; peer: P
   server.listen({ path });
   await once(server, 'listening');
   return { server, peer };
+}
+
+/** All that comes, once it has come. */
+export async function gather<T>(source: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const item of source) all.push(item);
+  return all;
 }

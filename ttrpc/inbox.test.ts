@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { Code, internal, isCode, type RpcError } from './errors.ts';
+import { gather } from './fixture.test.ts';
 import { Inbox, STALL_MS } from './inbox.ts';
 
 function setUp() {
@@ -37,7 +38,7 @@ test('messages come in order, then the end', async () => {
   inbox.end();
   inbox.push(4, 1);
   assert.deepEqual([(await first).value, (await second).value], [1, 2]);
-  assert.deepEqual(await Array.fromAsync(inbox), [3]);
+  assert.deepEqual(await gather(inbox), [3]);
   assert.equal((await inbox.next()).done, true);
 });
 

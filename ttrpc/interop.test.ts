@@ -126,7 +126,7 @@ async function startShim(
     'containerd-shim-runc-v2',
     [
       '-namespace',
-      'ttrpc-test',
+      namespace,
       '-id',
       id,
       '-address',
@@ -140,9 +140,11 @@ async function startShim(
   // It reads its options to the end; there are none.
   starting.child.stdin?.end();
   const { stdout } = await starting;
-  const client = await TtrpcClient.connect(stdout.trim().replace(/^unix:\/\//, ''));
+  const socket = stdout.trim().replace(/^unix:\/\//, '');
+  const client = await TtrpcClient.connect(socket);
   t.after(async () => {
     client.close();
+    await rm(socket, { force: true });
     await run('runc', ['--root', runcRoot, 'delete', '--force', id]);
     await rm(runcRoot, { recursive: true });
   });

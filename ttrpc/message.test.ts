@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Code, notFound } from './errors.ts';
+import { Code, notFound, RpcError } from './errors.ts';
 import { FrameType, HEADER_BYTES } from './frame.ts';
 import { Note } from './fixture.test.ts';
 import {
@@ -81,6 +81,10 @@ test('a status code that nobody knows is Unknown', () => {
   assert.equal(decodeResponse(Uint8Array.of(0x0a, 2, 8, 99)).code, Code.Unknown);
   const negative = Uint8Array.of(0x0a, 11, 8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1);
   assert.equal(decodeResponse(negative).code, Code.Unknown);
+});
+
+test('a failure is never sent as a success', () => {
+  assert.equal(decodeResponse(bodyOf(errorFrame(1, new RpcError(Code.Ok, 'odd')))).code, Code.Unknown);
 });
 
 test('a failure with endless words still fits a frame', () => {

@@ -103,7 +103,8 @@ const MAX_STATUS_CHARACTERS = 1 << 16;
 export function errorFrame(stream: number, error: RpcError): Uint8Array {
   return frameOf(stream, FrameType.Response, Flag.None, (writer) => {
     writer.raw(emptyHeader).uint32(tag(1, BYTES)).fork();
-    writer.uint32(tag(1, VARINT)).int32(error.code);
+    // A failure must not pass for a success, even if someone throws one with that code.
+    writer.uint32(tag(1, VARINT)).int32(error.code === Code.Ok ? Code.Unknown : error.code);
     writer.uint32(tag(2, BYTES)).string(error.message.slice(0, MAX_STATUS_CHARACTERS)).join();
   });
 }

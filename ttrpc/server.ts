@@ -115,8 +115,13 @@ export class TtrpcServer {
     const server = createServer((socket) => this.serve(socket));
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     server.once('error', reject).once('listening', resolve);
-    bind(server);
-    await promise;
+    try {
+      bind(server);
+      await promise;
+    } catch (error) {
+      server.close();
+      throw error;
+    }
     server.off('error', reject).on('error', (error) => this.#report(error));
     this.#listeners.add(server);
     server.once('close', () => this.#listeners.delete(server));

@@ -4,39 +4,19 @@ import { test, type TestContext } from 'node:test';
 import { TtrpcClient } from './client.ts';
 import { Code, isCode, notFound } from './errors.ts';
 import { Flag, FrameType } from './frame.ts';
-import { type Note, Notes, RawPeer, rawServer, socketDirectory } from './fixture.test.ts';
+import {
+  fails,
+  gather,
+  type Note,
+  Notes,
+  type NotesImplementation,
+  RawPeer,
+  rawServer,
+  setUp,
+  socketDirectory,
+} from './fixture.test.ts';
 import { decodeRequest, decodeResponse } from './message.ts';
-import { TtrpcServer } from './server.ts';
-import type { PartialMessage, ServiceImplementation } from './service.ts';
-
-type Implementation = ServiceImplementation<typeof Notes>;
-
-const defaults: Implementation = {
-  echo: async (request) => request,
-  wait: () => new Promise(() => {}),
-  fail: async () => ({}),
-  async *count({ count }) {
-    for (let i = 1; i <= count; i += 1) yield { count: i };
-  },
-  async sum(requests) {
-    let count = 0;
-    for await (const request of requests) count += request.count;
-    return { count };
-  },
-  async *chat(requests) {
-    for await (const { text } of requests) yield { text: text.toUpperCase() };
-  },
-};
-
-async function setUp(t: TestContext, overrides: Partial<Implementation> = {}) {
-  const path = `${await socketDirectory(t)}/s`;
-  const server = new TtrpcServer().add(Notes, { ...defaults, ...overrides });
-  await server.listen(path);
-  t.after(() => server.close({ graceMs: 0 }));
-  const client = await TtrpcClient.connect(path);
-  t.after(() => client.close());
-  return { path, server, client, notes: client.service(Notes) };
-}
+import type { PartialMessage } from './service.ts';
 
 /** A client of ours before a server that is played by the test. */
 async function setUpRawServer(t: TestContext) {
@@ -47,12 +27,6 @@ async function setUpRawServer(t: TestContext) {
   t.after(() => client.close());
   return { notes: client.service(Notes), peer: await peer };
 }
-
-const fails = (code: Code, message?: RegExp) => (error: unknown) => {
-  assert.ok(isCode(error, code), String(error));
-  if (message !== undefined) assert.match(error.message, message);
-  return true;
-};
 
 async function* counting(to: number): AsyncGenerator<PartialMessage<Note>> {
   for (let i = 1; i <= to; i += 1) yield { count: i };
@@ -78,12 +52,12 @@ function endless() {
 
 test('a server streams', async (t) => {
   const { notes } = await setUp(t);
-  const counts = (await Array.fromAsync(notes.count({ count: 1000 }))).map((note) => note.count);
+  const counts = (await gather(notes.count({ count: 1000 }))).map((note) => note.count);
   assert.deepEqual(
     counts,
     Array.from({ length: 1000 }, (_, i) => i + 1),
   );
-  assert.deepEqual(await Array.fromAsync(notes.count({})), []);
+  assert.deepEqual(await gather(notes.count({})), []);
 });
 
 test('a client streams', async (t) => {
@@ -113,7 +87,7 @@ test('both stream, each waiting for the other', async (t) => {
 test('streams and unary calls share a connection', async (t) => {
   const { notes } = await setUp(t);
   const [counts, sum, echo] = await Promise.all([
-    Array.fromAsync(notes.count({ count: 200 })),
+    gather(notes.count({ count: 200 })),
     notes.sum(counting(200)),
     notes.echo({ count: 1 }),
   ]);
@@ -142,10 +116,10 @@ test('a failure comes after the messages before it, in every shape', async (t) =
 test('a call that cannot be made fails where its answer is read', async (t) => {
   const { notes, client } = await setUp(t);
   const signal = AbortSignal.abort();
-  await assert.rejects(Array.fromAsync(notes.count({}, { signal })), fails(Code.Cancelled));
+  await assert.rejects(gather(notes.count({}, { signal })), fails(Code.Cancelled));
   await assert.rejects(notes.sum(counting(1), { signal }), fails(Code.Cancelled));
   client.close();
-  await assert.rejects(Array.fromAsync(notes.chat(counting(1))), fails(Code.Unavailable));
+  await assert.rejects(gather(notes.chat(counting(1))), fails(Code.Unavailable));
 });
 
 test('a signal ends a stream at once and is left without listeners', async (t) => {
@@ -170,7 +144,7 @@ test('a deadline ends a stream on both sides', async (t) => {
       yield { count: 2 };
     },
   });
-  await assert.rejects(Array.fromAsync(notes.count({}, { timeout: 30 })), fails(Code.DeadlineExceeded));
+  await assert.rejects(gather(notes.count({}, { timeout: 30 })), fails(Code.DeadlineExceeded));
   assert.ok(isCode(await served.promise, Code.DeadlineExceeded));
 });
 
@@ -197,6 +171,20 @@ test('a message too large to send fails its stream only', async (t) => {
     yield { body: new Uint8Array(5 << 20) };
   }
   await assert.rejects(notes.sum(source()), fails(Code.ResourceExhausted));
+  assert.equal((await notes.echo({ count: 1 })).count, 1);
+});
+
+test('a source that cannot even stop does no harm', async (t) => {
+  const { notes } = await setUp(t);
+  const source = {
+    [Symbol.asyncIterator]: () => ({
+      next: () => new Promise<never>(() => {}),
+      return: () => {
+        throw new Error('no');
+      },
+    }),
+  };
+  await assert.rejects(notes.sum(source, { timeout: 10 }), fails(Code.DeadlineExceeded));
   assert.equal((await notes.echo({ count: 1 })).count, 1);
 });
 
@@ -249,14 +237,14 @@ test('an implementation that returns early ends the stream of its caller', async
     },
   });
   const { source, stopped } = endless();
-  assert.equal((await Array.fromAsync(notes.chat(source))).length, 1);
+  assert.equal((await gather(notes.chat(source))).length, 1);
   await stopped;
   assert.equal((await notes.echo({ count: 1 })).count, 1);
 });
 
 test('requests open and close their streams as the protocol says', async (t) => {
   const { notes, peer } = await setUpRawServer(t);
-  void Array.fromAsync(notes.count({ count: 1 })).catch(() => {});
+  void gather(notes.count({ count: 1 })).catch(() => {});
   const counted = await peer.receive();
   assert.deepEqual([counted.stream, counted.type, counted.flags], [1, FrameType.Request, Flag.RemoteClosed]);
   notes.sum(counting(1)).catch(() => {});
@@ -287,7 +275,7 @@ test('a server may end its stream in every way that peers know', async (t) => {
     ],
   ];
   for (const [name, end, messages] of ends) {
-    const responses = Array.fromAsync(notes.count({}));
+    const responses = gather(notes.count({}));
     await peer.receive();
     end();
     assert.equal((await responses).length, messages, name);
@@ -300,7 +288,7 @@ test('a server may end its stream in every way that peers know', async (t) => {
 
 test('data that cannot be decoded fails the stream', async (t) => {
   const { notes, peer } = await setUpRawServer(t);
-  const responses = Array.fromAsync(notes.count({}));
+  const responses = gather(notes.count({}));
   await peer.receive();
   peer.send(1, FrameType.Data, 0, Uint8Array.of(0x0a, 9));
   await assert.rejects(responses, fails(Code.Internal, /cannot be decoded/));
@@ -314,7 +302,7 @@ const prefix = (method: string) =>
     Buffer.from(method),
   ]);
 
-async function setUpRawClient(t: TestContext, overrides: Partial<Implementation> = {}) {
+async function setUpRawClient(t: TestContext, overrides: Partial<NotesImplementation> = {}) {
   const { path } = await setUp(t, overrides);
   const peer = await RawPeer.connect(path);
   t.after(() => peer.socket.destroy());
