@@ -28,6 +28,7 @@ interface Addon {
   receiveFd(socket: number): number | undefined;
   sendFd(socket: number, fd: number): void;
   socketPair(): { first: number; second: number };
+  sendDatagram(path: string, payload: string): void;
 
   setWindowSize(fd: number, rows: number, columns: number): void;
   getWindowSize(fd: number): { rows: number; columns: number };
@@ -42,6 +43,18 @@ interface Addon {
 
   fork(): number;
   exitNow(code: number): never;
+
+  lstat(path: string, status: Float64Array): boolean;
+  setAttributes(path: string, attributes: Float64Array): void;
+  writeFile(path: string, data: Uint8Array, attributes: Float64Array): void;
+  mknod(path: string, mode: number, major: number, minor: number): void;
+  setXattr(path: string, name: string, value: Uint8Array): void;
+  getXattr(path: string, name: string): Buffer | undefined;
+  listXattr(path: string): Buffer;
+
+  chroot(path: string): void;
+  keepCapabilities(low: number, high: number): void;
+  syncFilesystem(path: string): void;
 }
 
 /** A poll of the addon, opaque to JavaScript. */

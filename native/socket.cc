@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 #include "call.h"
@@ -107,6 +108,31 @@ napi_value socket_pair(Call& call) {
   return call.pair("first", ends[0], "second", ends[1]);
 }
 
+napi_value send_datagram(Call& call) {
+  const std::string path = call.text(0);
+  const std::string payload = call.text(1);
+  if (call.rejected()) return nullptr;
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (path.empty()) return call.fail_with(EINVAL, "sendto");
+  if (path.size() >= sizeof address.sun_path) return call.fail_with(ENAMETOOLONG, "sendto", path);
+  memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  socklen_t length = sizeof address;
+  if (path[0] == '@') {
+    // An abstract name begins with a zero byte and ends with its last character: its length tells, not a terminator.
+    address.sun_path[0] = '\0';
+    length = offsetof(sockaddr_un, sun_path) + path.size();
+  }
+  const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return call.fail("socket");
+  const auto sent = TEMP_FAILURE_RETRY(sendto(fd, payload.data(), payload.size(), MSG_NOSIGNAL | MSG_DONTWAIT,
+                                              reinterpret_cast<const sockaddr*>(&address), length));
+  const int number = errno;
+  close(fd);
+  if (sent < 0) return call.fail_with(number, "sendto", path);
+  return nullptr;
+}
+
 }  // namespace
 
 void define_socket(napi_env env, napi_value exports) {
@@ -115,6 +141,7 @@ void define_socket(napi_env env, napi_value exports) {
   define<receive_fd>(env, exports, "receiveFd");
   define<send_fd>(env, exports, "sendFd");
   define<socket_pair>(env, exports, "socketPair");
+  define<send_datagram>(env, exports, "sendDatagram");
 }
 
 }  // namespace moor

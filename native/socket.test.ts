@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   closeSync,
@@ -17,7 +17,7 @@ import { createConnection, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { acceptUnix, listenUnix, Poll, receiveFd, sendFd, socketPair } from './native.ts';
+import { acceptUnix, listenUnix, Poll, receiveFd, sendDatagram, sendFd, socketPair } from './native.ts';
 
 const descriptors = () => readdirSync('/proc/self/fd').length;
 
@@ -136,3 +136,35 @@ test('sending to a peer that has gone is EPIPE, and to one that never reads EAGA
   assert.throws(() => sendFd(alone, alone), { code: 'EPIPE', syscall: 'sendmsg' });
   closeSync(alone);
 });
+
+/** Node cannot open a datagram socket with a path; Perl, which every Debian has, can. */
+function datagramReceiver(address: string): { ready: Promise<unknown>; received: Promise<string> } {
+  const program = `
+    use Socket; $| = 1; alarm 10;
+    my $path = shift; $path =~ s/^\\@/\\0/;
+    socket(my $socket, AF_UNIX, SOCK_DGRAM, 0) or die; bind($socket, pack_sockaddr_un($path)) or die $!;
+    print "ready\\n"; recv($socket, my $message, 4096, 0); print $message;`;
+  const child = spawn('perl', ['-e', program, address], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const chunks: string[] = [];
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => chunks.push(chunk));
+  return {
+    ready: once(child.stdout, 'data'),
+    received: once(child, 'close').then(() => chunks.join('').replace('ready\n', '')),
+  };
+}
+
+for (const kind of ['a path', 'an abstract name']) {
+  test(`a datagram reaches the socket at ${kind}`, async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'moor-native-'));
+    try {
+      const address = kind === 'a path' ? join(directory, 'notify') : `@${join(directory, 'notify')}`;
+      assert.throws(() => sendDatagram(address, 'x'), { syscall: 'sendto' });
+      const { ready, received } = datagramReceiver(address);
+      await ready;
+      sendDatagram(address, 'READY=1\nMAINPID=7');
+      assert.equal(await received, 'READY=1\nMAINPID=7');
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  });
+}

@@ -38,3 +38,12 @@ export function socketPair(): [number, number] {
   const { first, second } = addon().socketPair();
   return [first, second];
 }
+
+/**
+ * Sends one datagram to a unix socket, of a service manager say (sd_notify(3)), and never waits. `@` begins an abstract name.
+ *
+ * @throws ECONNREFUSED or ENOENT when nobody listens there, EAGAIN when the peer's queue is full
+ */
+export function sendDatagram(path: string, payload: string): void {
+  addon().sendDatagram(path, payload);
+}
