@@ -62,6 +62,46 @@ std::string Call::text(size_t index) {
   return value;
 }
 
+std::string Call::bytes(size_t index) {
+  size_t length = 0;
+  if (at(index) == nullptr || napi_get_value_string_latin1(env_, at(index), nullptr, 0, &length) != napi_ok) {
+    reject(index, "a string of bytes");
+    return "";
+  }
+  std::string value(length, '\0');
+  napi_get_value_string_latin1(env_, at(index), &value[0], length + 1, &length);
+  if (value.find('\0') != std::string::npos) {
+    reject(index, "a string without null bytes");
+    return "";
+  }
+  return value;
+}
+
+void* Call::typed(size_t index, napi_typedarray_type expected, size_t* size) {
+  bool is_typed = false;
+  napi_typedarray_type type = napi_int8_array;
+  void* data = nullptr;
+  if (at(index) == nullptr || napi_is_typedarray(env_, at(index), &is_typed) != napi_ok || !is_typed ||
+      napi_get_typedarray_info(env_, at(index), &type, size, &data, nullptr, nullptr) != napi_ok || type != expected) {
+    reject(index, expected == napi_uint8_array ? "a Uint8Array" : "a Float64Array");
+    *size = 0;
+    return nullptr;
+  }
+  return data;
+}
+
+Span<uint8_t> Call::octets(size_t index) {
+  Span<uint8_t> span;
+  span.data = static_cast<uint8_t*>(typed(index, napi_uint8_array, &span.size));
+  return span;
+}
+
+Span<double> Call::numbers(size_t index) {
+  Span<double> span;
+  span.data = static_cast<double*>(typed(index, napi_float64_array, &span.size));
+  return span;
+}
+
 napi_value Call::function(size_t index) {
   napi_valuetype type = napi_undefined;
   if (at(index) == nullptr || napi_typeof(env_, at(index), &type) != napi_ok || type != napi_function) {

@@ -9,6 +9,12 @@
 
 namespace moor {
 
+template <typename T>
+struct Span {
+  T* data = nullptr;
+  size_t size = 0;
+};
+
 class Call {
  public:
   Call(napi_env env, napi_callback_info info);
@@ -24,6 +30,11 @@ class Call {
   std::string text(size_t index);
   napi_value function(size_t index);
   void* external(size_t index);
+  // A string of bytes, one character each ('latin1'): the kernel's own idea of a name.
+  std::string bytes(size_t index);
+  // The memory of a Uint8Array or a Float64Array, JavaScript's own: valid during this call only.
+  Span<uint8_t> octets(size_t index);
+  Span<double> numbers(size_t index);
 
   // True when an argument was refused: return nullptr at once, an exception is pending.
   bool rejected() const { return rejected_; }
@@ -42,6 +53,7 @@ class Call {
   napi_value at(size_t index) const { return index < count_ ? values_[index] : nullptr; }
   double whole(size_t index, double low, double high);
   void reject(size_t index, const char* expected);
+  void* typed(size_t index, napi_typedarray_type expected, size_t* size);
 
   static constexpr size_t kMost = 5;
   napi_env env_;
@@ -77,5 +89,7 @@ void define_socket(napi_env env, napi_value exports);
 void define_terminal(napi_env env, napi_value exports);
 void define_mount(napi_env env, napi_value exports);
 void define_fork(napi_env env, napi_value exports);
+void define_attribute(napi_env env, napi_value exports);
+void define_confinement(napi_env env, napi_value exports);
 
 }  // namespace moor

@@ -9,3 +9,6 @@ export * from './socket.ts';
 export * from './terminal.ts';
 export * from './mount.ts';
 export * from './fork.ts';
+export * from './attribute.ts';
+export * from './confinement.ts';
+export * from './mount-options.ts';
