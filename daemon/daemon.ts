@@ -1,0 +1,148 @@
+/** The daemon's life: what it opens, in which order, and how it lets go again. */
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { EventsDefinition } from '../proto/gen/containerd/services/events_ttrpc.ts';
+import { messageOf } from '../ttrpc/errors.ts';
+import { TtrpcServer } from '../ttrpc/server.ts';
+import { type Config, timeout, ttrpcAddress } from './config.ts';
+import { Exchange } from './events/exchange.ts';
+import { GrpcServer } from './grpc/server.ts';
+import { Health } from './health.ts';
+import { DirectoryLock } from './lock.ts';
+import type { Logger } from './log.ts';
+import { MetadataStore } from './metadata/store.ts';
+import { notify } from './notify.ts';
+import { LoadedPlugins } from './plugins.ts';
+import { TaskManager } from './runtime/manager.ts';
+import { shimCommand } from './runtime/own-shim.ts';
+import { shimEventsService } from './services/events-ttrpc.ts';
+import { readIdentity } from './services/introspection.ts';
+import { openSocket } from './socket.ts';
+import { version } from './version.ts';
+
+export class Daemon {
+  readonly #config: Config;
+  readonly #log: Logger;
+  readonly #health = new Health();
+  /** Undoes what has been opened, the last first. */
+  readonly #opened = new AsyncDisposableStack();
+  #stopping: Promise<void> | undefined;
+
+  private constructor(config: Config, log: Logger) {
+    this.#config = config;
+    this.#log = log;
+  }
+
+  /**
+   * Takes the directories, finds the tasks of the daemon before it, and serves. Resolves when clients can connect.
+   *
+   * @throws Error that says what stands in the way; nothing is left open then
+   */
+  static async start(config: Config, log: Logger): Promise<Daemon> {
+    const daemon = new Daemon(config, log);
+    try {
+      await daemon.#start();
+    } catch (error) {
+      await daemon.#opened.disposeAsync();
+      throw error;
+    }
+    return daemon;
+  }
+
+  /** Finishes the calls in progress, closes everything and leaves the containers alone. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #start(): Promise<void> {
+    const config = this.#config;
+    const log = this.#log;
+    const begin = performance.now();
+    this.#lock(config.root);
+    this.#lock(config.state);
+    adjustOomScore(config.oom_score, log);
+
+    const metadata = await MetadataStore.open(join(config.root, 'metadata'));
+    this.#opened.defer(() => metadata.close());
+    const exchange = new Exchange(log);
+    this.#opened.defer(() => exchange.close());
+    const tasks = new TaskManager({
+      state: config.state,
+      addresses: { grpc: config.grpc.address, ttrpc: ttrpcAddress(config) },
+      events: exchange,
+      log,
+      shim: shimCommand(),
+      debug: log.isLevelEnabled('debug'),
+    });
+    this.#opened.defer(() => tasks.close());
+    // Shims deliver the events they have kept while their tasks are being found.
+    await this.#serveShims(exchange, tasks);
+    const recovered = await tasks.recover();
+    log.info(recovered, 'tasks recovered');
+
+    const identity = readIdentity(config.root);
+    const core = { config, metadata, exchange, tasks, health: this.#health, identity };
+    await this.#serveClients(new LoadedPlugins(core, log));
+    exchange.serve();
+    notify(log, 'READY=1', `MAINPID=${process.pid}`);
+    const milliseconds = Math.round(performance.now() - begin);
+    log.info({ address: config.grpc.address, pid: process.pid, version, milliseconds }, 'serving');
+  }
+
+  #lock(directory: string): void {
+    mkdirSync(directory, { recursive: true, mode: 0o711 });
+    const lock = new DirectoryLock(directory);
+    this.#opened.defer(() => lock.release());
+  }
+
+  async #serveShims(exchange: Exchange, tasks: TaskManager): Promise<void> {
+    const log = this.#log;
+    const address = ttrpcAddress(this.#config);
+    const server = new TtrpcServer({
+      onError: (error) => log.warn({ err: error }, 'a connection of a shim failed'),
+    });
+    server.add(EventsDefinition, shimEventsService(exchange, tasks));
+    const fd = await openSocket(address, this.#config.ttrpc);
+    this.#opened.defer(async () => {
+      await server.close();
+      rmSync(address, { force: true });
+    });
+    await server.listenFd(fd);
+  }
+
+  async #serveClients(plugins: LoadedPlugins): Promise<void> {
+    const { grpc } = this.#config;
+    const server = new GrpcServer({
+      maxReceiveBytes: grpc.max_recv_message_size,
+      maxSendBytes: grpc.max_send_message_size,
+      log: this.#log,
+    });
+    for (const service of plugins.services) server.add(service);
+    const fd = await openSocket(grpc.address, grpc);
+    this.#opened.defer(async () => {
+      await server.close(timeout(this.#config, 'moor.timeout.shutdown'));
+      rmSync(grpc.address, { force: true });
+    });
+    await server.listen(fd);
+  }
+
+  async #stop(): Promise<void> {
+    this.#log.info('stopping; containers run on');
+    notify(this.#log, 'STOPPING=1');
+    this.#health.stop();
+    await this.#opened.disposeAsync();
+    this.#log.info('stopped');
+  }
+}
+
+/** Says how willing the kernel should be to kill the daemon when memory is short (proc_pid_oom_score_adj(5)). */
+function adjustOomScore(score: number, log: Logger): void {
+  if (score === 0) return;
+  try {
+    writeFileSync('/proc/self/oom_score_adj', String(score));
+  } catch (error) {
+    // Lowering it takes CAP_SYS_RESOURCE, which a daemon in a container often lacks.
+    log.warn({ score, error: messageOf(error) }, 'oom_score cannot be set');
+  }
+}

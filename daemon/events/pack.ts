@@ -1,0 +1,9 @@
+/** Events as they travel. */
+import { Any } from '../../proto/gen/google/protobuf/any.ts';
+import type { MessageType, PartialMessage } from '../../ttrpc/service.ts';
+
+/** An event of the `containerd.events` package in its wrapping. */
+export function pack<T>(name: string, type: MessageType<T>, event: PartialMessage<T>): Any {
+  const bytes = type.encode(type.fromPartial(event)).finish();
+  return Any.fromPartial({ typeUrl: `containerd.events.${name}`, value: Buffer.from(bytes) });
+}

@@ -1,0 +1,32 @@
+/** One daemon for a directory at a time. */
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { constants } from 'node:fs';
+import { join } from 'node:path';
+import { flock } from '../native/native.ts';
+
+/** A lock on a directory. It ends with the process, however that ends. */
+export class DirectoryLock {
+  readonly #fd: number;
+
+  /** @throws Error that names the process which holds the lock */
+  constructor(directory: string) {
+    const path = join(directory, 'lock');
+    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+    try {
+      if (!flock(fd, true)) {
+        const pid = readFileSync(path, 'utf8').trim();
+        throw new Error(`${directory} is in use by another daemon${pid === '' ? '' : ` (pid ${pid})`}`);
+      }
+      ftruncateSync(fd);
+      writeSync(fd, `${process.pid}\n`, 0);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+    this.#fd = fd;
+  }
+
+  release(): void {
+    closeSync(this.#fd);
+  }
+}

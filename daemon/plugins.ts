@@ -1,0 +1,179 @@
+/**
+ * The table of everything the daemon is made of that clients can ask about (`ctr plugins ls`), by the types and ids that
+ * containerd gives to the same parts. What can be left out by configuration is here with the function that makes it.
+ */
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
+import { messageOf, type RpcError, toRpcError } from '../ttrpc/errors.ts';
+import type { Config } from './config.ts';
+import type { Exchange } from './events/exchange.ts';
+import { type Service, service } from './grpc/server.ts';
+import type { Health } from './health.ts';
+import type { MetadataStore } from './metadata/store.ts';
+import type { TaskManager } from './runtime/manager.ts';
+import { containersService } from './services/containers.ts';
+import { eventsService } from './services/events.ts';
+import { healthService } from './services/health.ts';
+import { type ServerIdentity, introspectionService } from './services/introspection.ts';
+import { leasesService } from './services/leases.ts';
+import { namespacesService } from './services/namespaces.ts';
+import { tasksService } from './services/tasks.ts';
+import { versionService } from './services/version.ts';
+import { revision, version } from './version.ts';
+
+/** What services are made from. */
+export interface Core {
+  readonly config: Config;
+  readonly metadata: MetadataStore;
+  readonly exchange: Exchange;
+  readonly tasks: TaskManager;
+  readonly health: Health;
+  readonly identity: ServerIdentity;
+}
+
+const Type = {
+  Event: 'io.containerd.event.v1',
+  Metadata: 'io.containerd.metadata.v1',
+  Runtime: 'io.containerd.runtime.v2',
+  Service: 'io.containerd.service.v1',
+  Grpc: 'io.containerd.grpc.v1',
+} as const;
+type Type = (typeof Type)[keyof typeof Type];
+
+/** A row of the table. */
+export interface Plugin {
+  readonly type: Type;
+  readonly id: string;
+  /** Types of other plugins without which it cannot be. */
+  readonly requires: readonly Type[];
+  /** Runs programs of this platform, which is worth telling. */
+  readonly native?: boolean;
+  readonly exports?: (config: Config) => { readonly [key: string]: string };
+  /** Makes the service. Rows without it are the core, which the daemon makes itself and cannot be without. */
+  readonly serve?: (core: Core, loaded: LoadedPlugins) => Service;
+}
+
+export const table: readonly Plugin[] = [
+  { type: Type.Event, id: 'exchange', requires: [] },
+  {
+    // Clients look for the metadata store under this name, whatever it is made of.
+    type: Type.Metadata,
+    id: 'bolt',
+    requires: [Type.Event],
+    exports: ({ root }) => ({ path: join(root, 'metadata') }),
+  },
+  {
+    type: Type.Runtime,
+    id: 'task',
+    requires: [Type.Event, Type.Metadata],
+    native: true,
+    exports: ({ root, state }) => ({ root, state: join(state, 'tasks') }),
+  },
+  { type: Type.Service, id: 'containers-service', requires: [Type.Event, Type.Metadata] },
+  { type: Type.Service, id: 'introspection-service', requires: [] },
+  { type: Type.Service, id: 'leases-service', requires: [Type.Metadata] },
+  { type: Type.Service, id: 'namespaces-service', requires: [Type.Event, Type.Metadata] },
+  { type: Type.Service, id: 'tasks-service', requires: [Type.Event, Type.Metadata, Type.Runtime] },
+  {
+    type: Type.Grpc,
+    id: 'containers',
+    requires: [Type.Service],
+    serve: ({ metadata, exchange }) => containersService(metadata.containers, exchange),
+  },
+  { type: Type.Grpc, id: 'events', requires: [Type.Event], serve: ({ exchange }) => eventsService(exchange) },
+  {
+    type: Type.Grpc,
+    id: 'healthcheck',
+    requires: [],
+    serve: ({ health }, loaded) => healthService(health, (name) => loaded.serves(name)),
+  },
+  {
+    type: Type.Grpc,
+    id: 'introspection',
+    requires: [Type.Service],
+    serve: ({ identity }, loaded) => introspectionService(identity, loaded),
+  },
+  {
+    type: Type.Grpc,
+    id: 'leases',
+    requires: [Type.Service],
+    serve: ({ metadata }) => leasesService(metadata.leases),
+  },
+  {
+    type: Type.Grpc,
+    id: 'namespaces',
+    requires: [Type.Service],
+    serve: ({ metadata, exchange }) => namespacesService(metadata.namespaces, exchange),
+  },
+  {
+    type: Type.Grpc,
+    id: 'tasks',
+    requires: [Type.Service],
+    serve: ({ tasks, metadata }) =>
+      service(TasksDefinition, tasksService(tasks, metadata.containers), ['wait']),
+  },
+  { type: Type.Grpc, id: 'version', requires: [], serve: () => versionService(version, revision) },
+];
+
+/** A plugin as it came up. */
+export interface LoadedPlugin extends Omit<Plugin, 'exports' | 'serve'> {
+  readonly exports: { readonly [key: string]: string };
+  /** Why it does not work. */
+  readonly error?: RpcError;
+}
+
+const uriOf = ({ type, id }: Plugin): string => `${type}.${id}`;
+
+/** The table's rows as they came up with this configuration. Disabled ones are not among them. */
+export class LoadedPlugins {
+  readonly rows: readonly LoadedPlugin[];
+  readonly services: readonly Service[];
+
+  /**
+   * Brings up what the configuration has not disabled. An optional plugin that fails is reported and left out.
+   *
+   * @throws Error when the configuration names a plugin that is not there, disables one the daemon cannot be without, or
+   *         requires one that failed
+   */
+  constructor(core: Core, log: Logger) {
+    const { disabled_plugins: disabled, required_plugins: required } = core.config;
+    checkNames(disabled, required);
+    const rows: LoadedPlugin[] = [];
+    const services: Service[] = [];
+    for (const plugin of table.filter((plugin) => !disabled.includes(uriOf(plugin)))) {
+      const { serve, exports, ...row } = plugin;
+      const loaded = { ...row, exports: exports?.(core.config) ?? {} };
+      try {
+        if (serve !== undefined) services.push(serve(core, this));
+        rows.push(loaded);
+      } catch (error) {
+        const uri = uriOf(plugin);
+        if (required.includes(uri))
+          throw new Error(`required plugin ${uri}: ${messageOf(error)}`, { cause: error });
+        log.error({ err: error, plugin: uri }, 'plugin failed; the daemon goes on without it');
+        rows.push({ ...loaded, error: toRpcError(error) });
+      }
+    }
+    this.rows = rows;
+    this.services = services;
+  }
+
+  /** Whether the gRPC service of that full name is served. */
+  serves(name: string): boolean {
+    return this.services.some(({ definition }) => definition.fullName === name);
+  }
+}
+
+function checkNames(disabled: readonly string[], required: readonly string[]): void {
+  const plugins = new Map(table.map((plugin) => [uriOf(plugin), plugin]));
+  for (const uri of disabled) {
+    const plugin = plugins.get(uri);
+    if (plugin === undefined) throw new Error(`disabled_plugins: there is no plugin ${uri}`);
+    if (plugin.serve === undefined) throw new Error(`disabled_plugins: the daemon cannot be without ${uri}`);
+  }
+  for (const uri of required) {
+    if (!plugins.has(uri)) throw new Error(`required_plugins: there is no plugin ${uri}`);
+    if (disabled.includes(uri)) throw new Error(`required_plugins: ${uri} is disabled`);
+  }
+}

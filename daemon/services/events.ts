@@ -1,0 +1,24 @@
+import { EventsDefinition } from '../../proto/gen/containerd/services/events.ts';
+import { invalidArgument } from '../../ttrpc/errors.ts';
+import type { Exchange } from '../events/exchange.ts';
+import { namespaceOf } from '../grpc/context.ts';
+import { type Service, service } from '../grpc/server.ts';
+
+export function eventsService(exchange: Exchange): Service {
+  return service(EventsDefinition, {
+    async publish({ topic, event }, context) {
+      if (event === undefined) throw invalidArgument('event must be set: invalid argument');
+      exchange.publish(namespaceOf(context), topic, event);
+      return {};
+    },
+
+    async forward({ envelope }) {
+      if (envelope === undefined) throw invalidArgument('envelope must be set: invalid argument');
+      exchange.forward(envelope);
+      return {};
+    },
+
+    // Every namespace's: clients narrow it down by filters, as `ctr events` does not.
+    subscribe: ({ filters }, { signal }) => exchange.subscribe(filters, signal),
+  });
+}
