@@ -222,26 +222,26 @@ suite('bad input', {}, (rig) => {
     const containerId = 'nobody';
     const { tasks, containers } = api;
     for (const call of [
-      tasks.create({ containerId }),
-      tasks.start({ containerId }),
-      tasks.delete({ containerId }),
-      tasks.deleteProcess({ containerId, execId: 'x' }),
-      tasks.get({ containerId }),
-      tasks.kill({ containerId, signal: 9 }),
-      tasks.exec({ containerId, execId: 'x', spec: { typeUrl: specType, value: Buffer.from('{}') } }),
-      tasks.resizePty({ containerId, width: 1, height: 1 }),
-      tasks.closeIO({ containerId, stdin: true }),
-      tasks.pause({ containerId }),
-      tasks.resume({ containerId }),
-      tasks.listPids({ containerId }),
-      tasks.checkpoint({ containerId }),
-      tasks.update({ containerId }),
-      tasks.wait({ containerId }),
-      containers.get({ id: containerId }),
-      containers.update({ container: { id: containerId }, updateMask: ['labels'] }),
-      containers.delete({ id: containerId }),
+      () => tasks.create({ containerId }),
+      () => tasks.start({ containerId }),
+      () => tasks.delete({ containerId }),
+      () => tasks.deleteProcess({ containerId, execId: 'x' }),
+      () => tasks.get({ containerId }),
+      () => tasks.kill({ containerId, signal: 9 }),
+      () => tasks.exec({ containerId, execId: 'x', spec: { typeUrl: specType, value: Buffer.from('{}') } }),
+      () => tasks.resizePty({ containerId, width: 1, height: 1 }),
+      () => tasks.closeIO({ containerId, stdin: true }),
+      () => tasks.pause({ containerId }),
+      () => tasks.resume({ containerId }),
+      () => tasks.listPids({ containerId }),
+      () => tasks.checkpoint({ containerId }),
+      () => tasks.update({ containerId }),
+      () => tasks.wait({ containerId }),
+      () => containers.get({ id: containerId }),
+      () => containers.update({ container: { id: containerId }, updateMask: ['labels'] }),
+      () => containers.delete({ id: containerId }),
     ]) {
-      const failure = await failureOf(call);
+      const failure = await failureOf(call());
       assert.equal(failure.code, Code.NotFound, failure.message);
       assert.match(failure.message, /nobody/);
     }
