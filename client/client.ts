@@ -1,0 +1,169 @@
+/**
+ * Moor's SDK: containers through the daemon's gRPC API, typed. It works with any daemon that speaks containerd's API.
+ *
+ *     const client = await connect();
+ *     const spec = client.spec('hello', { rootfs: '/srv/rootfs', args: ['echo', 'hello'] });
+ *     await using container = await client.containers.create('hello', { spec });
+ *     await using task = await container.createTask();
+ *     await task.start();
+ *     for await (const chunk of task.stdout!) process.stdout.write(chunk);
+ *     const { code } = await task.wait();
+ *
+ * Every failure is an `RpcError` with a `code`. Every call takes `signal` and `timeout`.
+ */
+import { IntrospectionDefinition, type Plugin } from '../proto/gen/containerd/services/introspection.ts';
+import type { ServerResponse } from '../proto/gen/containerd/services/introspection.ts';
+import { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
+import { VersionDefinition, type VersionResponse } from '../proto/gen/containerd/services/version.ts';
+import type { Process as ProcessState } from '../proto/gen/containerd/types/task.ts';
+import type { CallOptions, ServiceClient, ServiceDefinition } from '../ttrpc/service.ts';
+import { Connection, DEFAULT_ADDRESS } from './connection.ts';
+import { Containers } from './container.ts';
+import { type Event, subscribe } from './events.ts';
+import { Leases } from './lease.ts';
+import { Namespaces } from './namespace.ts';
+import type { Spec } from './oci.ts';
+import { buildSpec, type SpecOptions } from './spec.ts';
+
+const DEFAULT_NAMESPACE = 'default';
+
+export interface ConnectOptions {
+  /** The daemon's socket. Default: /run/moor/moor.sock. */
+  readonly address?: string;
+  /** Default: `default`. */
+  readonly namespace?: string;
+  /** Milliseconds to wait for a daemon that is not there yet. Default: 0, and the first call fails if there is none. */
+  readonly patience?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** @throws RpcError Unavailable when `patience` was given and nobody listened by then */
+export async function connect(options: ConnectOptions = {}): Promise<Client> {
+  const { address = DEFAULT_ADDRESS, namespace = DEFAULT_NAMESPACE, patience = 0, signal } = options;
+  const connection = new Connection(address);
+  try {
+    if (patience > 0) await connection.ready(patience, signal);
+    return new Client(connection, namespace);
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
+}
+
+/** A daemon, seen from one namespace. */
+export class Client implements Disposable {
+  readonly namespace: string;
+  readonly namespaces: Namespaces;
+  readonly containers: Containers;
+  readonly leases: Leases;
+  readonly #connection: Connection;
+  readonly #headers: (readonly [string, string])[];
+
+  constructor(connection: Connection, namespace: string, lease?: string) {
+    this.namespace = namespace;
+    this.#connection = connection;
+    this.#headers = [['containerd-namespace', namespace]];
+    if (lease !== undefined) this.#headers.push(['containerd-lease', lease]);
+    this.namespaces = new Namespaces(connection);
+    this.containers = new Containers(connection, this.#headers);
+    this.leases = new Leases(connection, this.#headers);
+  }
+
+  /** The socket it is connected to. */
+  get address(): string {
+    return this.#connection.address;
+  }
+
+  /** The same connection, seen from another namespace. Closing one closes both. */
+  in(namespace: string): Client {
+    return new Client(this.#connection, namespace);
+  }
+
+  /** The same, with everything that its calls create added to a lease. */
+  withLease(lease: string): Client {
+    return new Client(this.#connection, this.namespace, lease);
+  }
+
+  /** The daemon's version and the revision it was built from. */
+  async version(options?: CallOptions): Promise<VersionResponse> {
+    return await this.#connection.service(VersionDefinition).version({}, options);
+  }
+
+  /** The daemon's identity: a UUID that stays over restarts, and its process id where it tells. */
+  async server(options?: CallOptions): Promise<ServerResponse> {
+    return await this.#connection.service(IntrospectionDefinition, this.#headers).server({}, options);
+  }
+
+  /** What the daemon is made of. @param filters alternatives: `type==io.containerd.snapshotter.v1,id==overlayfs` */
+  async plugins(filters: readonly string[] = [], options?: CallOptions): Promise<Plugin[]> {
+    const service = this.#connection.service(IntrospectionDefinition, this.#headers);
+    return (await service.plugins({ filters: [...filters] }, options)).plugins;
+  }
+
+  /** The state of every task in the namespace. */
+  async tasks(options?: CallOptions): Promise<ProcessState[]> {
+    return (await this.service(TasksDefinition).list({}, options)).tasks;
+  }
+
+  /**
+   * What happens in the daemon, in all namespaces, from now on. Leaving the loop or aborting `signal` ends it.
+   *
+   * @param filters alternatives: `topic==/tasks/exit,namespace==default`
+   */
+  events(filters: readonly string[] = [], options?: CallOptions): AsyncIterable<Event> {
+    return subscribe(this.#connection, this.#headers, filters, options);
+  }
+
+  /**
+   * The OCI specification of a container in this namespace, with containerd's defaults.
+   *
+   * @throws RpcError InvalidArgument or NotFound for what the host or the root filesystem does not have
+   */
+  spec(id: string, options: SpecOptions): Spec {
+    return buildSpec(this.namespace, id, options);
+  }
+
+  /** Any service of the daemon, raw, by its generated definition; calls carry the namespace. */
+  service<S extends ServiceDefinition>(definition: S): ServiceClient<S> {
+    return this.#connection.service(definition, this.#headers);
+  }
+
+  /** Ends the connection. Containers are not disturbed. */
+  close(): void {
+    this.#connection.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+    return Promise.resolve();
+  }
+}
+
+export { Code, isCode, RpcError } from '../ttrpc/errors.ts';
+export type { CallOptions, ServiceClient, ServiceDefinition } from '../ttrpc/service.ts';
+export type { Any } from './any.ts';
+export { DEFAULT_ADDRESS } from './connection.ts';
+export {
+  type Container,
+  type ContainerInfo,
+  type ContainerOptions,
+  type Containers,
+  DEFAULT_RUNTIME,
+  type Mount,
+  type Runtime,
+  type TaskOptions,
+} from './container.ts';
+export type { Event, KnownEvent } from './events.ts';
+export type { Lease, LeaseOptions, Leases, Resource } from './lease.ts';
+export type { Metrics } from './metrics.ts';
+export type { Labels, Namespace, Namespaces } from './namespace.ts';
+export type * as oci from './oci.ts';
+export type { DeleteOptions, Exit, Process, ProcessStatus, WaitOptions, WindowSize } from './process.ts';
+export { type Signal, signalNumber } from './signal.ts';
+export { buildSpec, type SpecOptions, withEnvironment } from './spec.ts';
+export type { PipeOptions, StdioOptions, StdioPaths } from './stdio.ts';
+export type { ExecOptions, ExecProcess, Task, TaskProcess } from './task.ts';
