@@ -150,20 +150,23 @@ const turn = () => new Promise((resolve) => setImmediate(resolve));
 const [name = 'work', count = '1'] = process.argv.slice(2);
 const scenario = scenarios[name];
 if (scenario === undefined) throw new Error(`no scenario ${name}`);
-// Starts the thread pool, as any real template's loading does.
-await readFile('/dev/null');
-// What survives a collection moves to the old space, which children hardly write to: less of it is copied.
-for (let i = 0; i < 2; i++) globalThis.gc?.();
+// Runs the children's code once, as a template does: they then share what it has compiled. It also starts the thread pool.
+await work(255);
 
 const forkMilliseconds: number[] = [];
 const pids: number[] = [];
 let isChild = false;
+const limit = setTimeout(() => {
+  for (const pid of pids) process.kill(pid, 'SIGKILL');
+  throw new Error(`children hang, some of ${pids.join(' ')}`);
+}, 30_000);
 for (let index = 0; index < Number(count) && !isChild; index++) {
   await turn();
   const start = performance.now();
   const pid = fork();
   if (pid === 0) {
     isChild = true;
+    clearTimeout(limit);
     await scenario(index);
   } else {
     forkMilliseconds.push(performance.now() - start);
@@ -172,6 +175,7 @@ for (let index = 0; index < Number(count) && !isChild; index++) {
 }
 if (!isChild) {
   const statuses = await Promise.all(pids.map(ended));
+  clearTimeout(limit);
   const files = readdirSync(folder).filter((file) => file.endsWith('.json'));
   const reports = files.map((file) => JSON.parse(readFileSync(join(folder, file), 'utf8')) as Report);
   rmSync(folder, { recursive: true });

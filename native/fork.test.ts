@@ -16,7 +16,7 @@ const flags = [
 const environment = { ...process.env, UV_USE_IO_URING: '0' };
 const native = join(import.meta.dirname, 'native.ts');
 
-/** Runs the template; a child that hangs makes the template hang, and the time limit is then what fails the test. */
+/** Runs the template, which fails with the pids when a child hangs. */
 function template(scenario: string, count = 1): Outcome & { stderr: string } {
   const run = spawnSync(
     process.execPath,
@@ -24,8 +24,6 @@ function template(scenario: string, count = 1): Outcome & { stderr: string } {
     {
       encoding: 'utf8',
       env: environment,
-      timeout: 30_000,
-      killSignal: 'SIGKILL',
     },
   );
   assert.equal(run.status, 0, `${run.signal ?? ''} ${run.stderr}`);
@@ -53,8 +51,8 @@ test('twenty forked children run timers, files, processes, sockets and polls, an
     `fork ${median(forkMilliseconds).toFixed(2)} ms; private ${atFork} kB, after work ${afterWork} kB`,
   );
   // A Node process started afresh has more than 11 MB of its own before it does anything.
-  assert.ok(atFork < 4_000, `${atFork} kB`);
-  assert.ok(afterWork < 8_000, `${afterWork} kB`);
+  assert.ok(atFork < 3_000, `${atFork} kB`);
+  assert.ok(afterWork < 6_000, `${afterWork} kB`);
 });
 
 test('a forked child knows its pid and draws its own random bytes, and no part of the heap is missing', () => {
@@ -111,7 +109,9 @@ test('a fork is refused where the child would hang: without --single-threaded, a
     });
   `;
   const worker = new Worker(script, { eval: true });
-  const [message] = (await once(worker, 'message')) as [string];
+  const [[message]] = (await Promise.all([once(worker, 'message'), once(worker, 'exit')])) as [
+    [string],
+    unknown,
+  ];
   assert.equal(message, 'fork: EINVAL: Invalid argument');
-  await once(worker, 'exit');
 });

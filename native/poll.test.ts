@@ -223,10 +223,13 @@ test('an open poll keeps the process alive until it is unreferenced', () => {
       setTimeout(() => writeSync(fd, new BigUint64Array([1n])), 1).unref();
       ${line}
     `;
-    return spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' }).stdout;
+    const run = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
+    assert.equal(run.status, 0, run.stderr);
+    return run.stdout;
   };
   assert.equal(run(''), 'woken');
   assert.equal(run('poll.unref();'), '');
+  assert.equal(run('process.exit();'), '');
   assert.equal(run('poll.unref(); poll.ref();'), 'woken');
 });
 
