@@ -1,0 +1,294 @@
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { getPid } from '../native/native.ts';
+import type { CreateTaskRequest, ExecProcessRequest } from '../proto/gen/containerd/task/v2.ts';
+import { Any } from '../proto/gen/google/protobuf/any.ts';
+import type { Options } from '../proto/gen/containerd/runtime/runc.ts';
+import { alreadyExists, failedPrecondition, invalidArgument, notFound } from '../ttrpc/errors.ts';
+import { cgroupOf, joinCgroup, type Cgroup } from './cgroup/cgroup.ts';
+import type { OomWatch } from './cgroup/oom.ts';
+import { event } from './events.ts';
+import { ExecProcess } from './exec.ts';
+import { writeExitRecord } from './exit-record.ts';
+import { InitProcess } from './init.ts';
+import type { Log } from './log.ts';
+import { OPTIONS_FILE, parseOptions } from './options.ts';
+import type { ContainerProcess } from './process.ts';
+import type { Publisher } from './publisher.ts';
+import type { Exit, Reaper } from './reaper.ts';
+import { mountRootfs, unmountRootfs } from './rootfs.ts';
+import { Runc } from './runc.ts';
+import { parseObject, readSpec, type Spec } from './spec.ts';
+import { openStdio, type ProcessStdio, type StdioRequest } from './stdio.ts';
+
+/** What a container needs from the shim around it. */
+export interface Surroundings {
+  readonly namespace: string;
+  readonly reaper: Reaper;
+  readonly publisher: Publisher;
+  readonly log: Log;
+}
+
+/** How long the exit of the init waits for those of the execs, which end with it. */
+const EXECS_TIMEOUT_MS = 10_000;
+
+/** The one container of a shim, from its creation to its deletion. */
+export class Container {
+  readonly id: string;
+  readonly bundle: string;
+  readonly init: InitProcess;
+  readonly #surroundings: Surroundings;
+  readonly #options: Options;
+  readonly #spec: Spec;
+  readonly #runc: Runc;
+  readonly #execs = new Map<string, ExecProcess>();
+  #cgroup: Cgroup | undefined;
+  #oom: OomWatch | undefined;
+  /** Resolves when the exit of the init has been queued for the daemon. */
+  #exitTold: Promise<void> | undefined;
+  #execCount = 0;
+
+  private constructor(request: CreateTaskRequest, surroundings: Surroundings) {
+    const { id, bundle } = request;
+    this.id = id;
+    this.bundle = bundle;
+    this.#surroundings = surroundings;
+    this.#options = parseOptions(request.options);
+    this.#spec = readSpec(bundle);
+    this.#runc = new Runc(
+      { id, bundle, namespace: surroundings.namespace },
+      this.#options,
+      surroundings.reaper,
+    );
+    this.init = new InitProcess(
+      {
+        id,
+        bundle,
+        runc: this.#runc,
+        reaper: surroundings.reaper,
+        criuWorkPath: this.#options.criuWorkPath,
+        onExit: (exit) => {
+          this.#exitTold = this.#initExited(exit);
+        },
+      },
+      request,
+      request.checkpoint,
+    );
+  }
+
+  /**
+   * Mounts the root filesystem and creates the container in the OCI runtime; undoes what it did when a part of it fails.
+   *
+   * @param signal gives up the wait for the client to open its FIFOs. What the runtime has begun is carried through
+   */
+  static async create(
+    request: CreateTaskRequest,
+    surroundings: Surroundings,
+    signal: AbortSignal,
+  ): Promise<Container> {
+    if (!request.bundle.startsWith('/'))
+      throw invalidArgument(`bundle ${request.bundle} is no absolute path`);
+    const container = new Container(request, surroundings);
+    await container.#create(request, signal);
+    return container;
+  }
+
+  get cgroup(): Cgroup | undefined {
+    return this.#cgroup;
+  }
+
+  /** The processes that were added to the init. */
+  get execs(): Iterable<ExecProcess> {
+    return this.#execs.values();
+  }
+
+  /** @throws RpcError NotFound */
+  exec(id: string): ExecProcess {
+    const exec = this.#execs.get(id);
+    if (exec === undefined) throw notFound(`process does not exist ${id}`);
+    return exec;
+  }
+
+  /** The init for the empty id. @throws RpcError NotFound */
+  process(execId: string): ContainerProcess {
+    return execId === '' ? this.init : this.exec(execId);
+  }
+
+  /** @throws RpcError AlreadyExists, FailedPrecondition, InvalidArgument for a spec that is none */
+  addExec(request: ExecProcessRequest): ExecProcess {
+    const { execId, terminal } = request;
+    if (execId === '') throw invalidArgument('an exec needs an id');
+    if (this.#execs.has(execId)) throw alreadyExists(`id ${execId}`);
+    const { status } = this.init.state;
+    if (status !== 'created' && status !== 'running')
+      throw failedPrecondition(`cannot exec in a ${status} state`);
+    const spec = parseObject(request.spec?.value.toString() ?? '', 'the process specification');
+    const exec = new ExecProcess(
+      {
+        id: execId,
+        pidFile: join(this.bundle, `exec-${this.#execCount++}.pid`),
+        spec: { ...spec, terminal },
+        runc: this.#runc,
+        reaper: this.#surroundings.reaper,
+        openStdio: (wanted, signal) => this.#openStdio(wanted, true, signal),
+        onExit: (exit) => void this.#execExited(exec, exit),
+      },
+      request,
+    );
+    this.#execs.set(execId, exec);
+    this.#publish(event.execAdded(this.id, execId));
+    return exec;
+  }
+
+  async deleteExec(exec: ExecProcess): Promise<void> {
+    await exec.delete();
+    this.#execs.delete(exec.id);
+  }
+
+  async start(): Promise<number> {
+    const pid = await this.init.start();
+    this.#watchCgroup(pid);
+    this.#publish(event.started(this.id, pid));
+    return pid;
+  }
+
+  async startExec(exec: ExecProcess, signal: AbortSignal): Promise<number> {
+    const pid = await exec.start(signal);
+    this.#publish(event.execStarted(this.id, exec.id, pid));
+    return pid;
+  }
+
+  async pause(): Promise<void> {
+    await this.init.pause();
+    this.#publish(event.paused(this.id));
+  }
+
+  async resume(): Promise<void> {
+    await this.init.resume();
+    this.#publish(event.resumed(this.id));
+  }
+
+  /** Every process of the container. */
+  async pids(): Promise<number[]> {
+    return this.#cgroup?.pids() ?? this.#runc.ps();
+  }
+
+  /** Deletes the container with all it has mounted. What is left of its output goes on being delivered. */
+  async delete(): Promise<void> {
+    await this.init.delete();
+    await this.#exitTold;
+    this.#oom?.close();
+    await unmountRootfs(this.#rootfs);
+    this.#publish(event.deleted(this.id, this.init.exit));
+  }
+
+  get #rootfs(): string {
+    return join(this.bundle, 'rootfs');
+  }
+
+  async #create(request: CreateTaskRequest, signal: AbortSignal): Promise<void> {
+    const { reaper } = this.#surroundings;
+    const { shimCgroup } = this.#options;
+    if (shimCgroup !== '') joinCgroup(shimCgroup, getPid());
+    const optionsFile = join(this.bundle, OPTIONS_FILE);
+    if (request.options !== undefined && !existsSync(optionsFile)) {
+      writeFileSync(optionsFile, Any.encode(request.options).finish(), { mode: 0o600 });
+    }
+    await mountRootfs(request.rootfs, this.#rootfs, reaper);
+    try {
+      const stdio = await this.#openStdio(request, !this.#spec.ownPidNamespace, signal);
+      await this.init.create(stdio);
+    } catch (error) {
+      await this.#undoCreate();
+      throw error;
+    }
+    const { pid } = this.init;
+    if (pid !== 0) this.#cgroup = this.#findCgroup(pid);
+    const { id, bundle, rootfs, checkpoint, stdin, stdout, stderr, terminal } = request;
+    const io = { stdin, stdout, stderr, terminal };
+    this.#publish(event.created({ containerId: id, bundle, rootfs, io, checkpoint, pid }));
+  }
+
+  async #undoCreate(): Promise<void> {
+    const { log } = this.#surroundings;
+    // A runtime that was killed, or failed late, may have left a part of it.
+    await this.#runc.delete({ force: true }).catch((error: unknown) => {
+      log.warn('what the runtime has left of a failed creation cannot be deleted', { error });
+    });
+    await unmountRootfs(this.#rootfs).catch((error: unknown) => {
+      log.warn('the root filesystem of a failed creation cannot be unmounted', { error });
+    });
+  }
+
+  #openStdio(request: StdioRequest, outlived: boolean, signal: AbortSignal): Promise<ProcessStdio> {
+    const { namespace, reaper } = this.#surroundings;
+    const { ioUid: uid, ioGid: gid } = this.#options;
+    const { id, bundle } = this;
+    return openStdio(request, { id, namespace, bundle, outlived, owner: { uid, gid }, reaper, signal });
+  }
+
+  #watchCgroup(pid: number): void {
+    this.#cgroup ??= this.#findCgroup(pid);
+    if (this.init.exit !== undefined) return;
+    try {
+      this.#oom = this.#cgroup?.watchOom(() => this.#publish(event.oom(this.id)));
+    } catch (error) {
+      this.#surroundings.log.warn('the end of memory cannot be watched', { error });
+    }
+  }
+
+  #findCgroup(pid: number): Cgroup | undefined {
+    try {
+      return cgroupOf(pid);
+    } catch (error) {
+      this.#surroundings.log.warn('the cgroup is not known', { pid, error });
+      return undefined;
+    }
+  }
+
+  async #execExited(exec: ExecProcess, exit: Exit): Promise<void> {
+    await exec.startsAnswered;
+    this.#publish(event.exited(this.id, exec.id, exit));
+  }
+
+  async #initExited(exit: Exit): Promise<void> {
+    const { log, publisher } = this.#surroundings;
+    writeExitRecord(this.bundle, { exit, published: false });
+    try {
+      if (!this.#spec.ownPidNamespace) await this.#cgroup?.kill();
+      await this.#execsExited();
+    } catch (error) {
+      log.error('processes of the container outlive its init', { error });
+    }
+    this.#oom?.check();
+    this.#oom?.close();
+    await this.init.startsAnswered;
+    const acknowledged = publisher.publish(event.exited(this.id, this.id, exit));
+    void acknowledged.then(() => this.#recordPublished(exit));
+  }
+
+  /** Execs end with the init, and their exits are told before its own. */
+  async #execsExited(): Promise<void> {
+    const running = [...this.#execs.values()].filter(({ state }) => state.status === 'running');
+    if (running.length === 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, EXECS_TIMEOUT_MS);
+    });
+    await Promise.race([late, Promise.all(running.map(({ exited }) => exited))]);
+    clearTimeout(timer);
+  }
+
+  #recordPublished(exit: Exit): void {
+    try {
+      writeExitRecord(this.bundle, { exit, published: true });
+    } catch (error) {
+      // The bundle goes when the container is deleted.
+      this.#surroundings.log.debug('the exit record is gone', { error });
+    }
+  }
+
+  #publish(what: ReturnType<(typeof event)['oom']>): void {
+    void this.#surroundings.publisher.publish(what);
+  }
+}

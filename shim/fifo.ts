@@ -1,0 +1,111 @@
+import { constants, fstatSync, openSync, statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { setNonblock } from '../native/native.ts';
+import { deadlineExceeded, invalidArgument, messageOf } from '../ttrpc/errors.ts';
+import { Descriptor } from './descriptor.ts';
+
+const { O_APPEND, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
+
+/** How long a client may take to open its end of a FIFO. */
+const READER_TIMEOUT_MS = 10_000;
+const FIRST_PAUSE_MS = 2;
+const LONGEST_PAUSE_MS = 50;
+
+/** The way out to a client: the end that is written, and the one that keeps it writable while no client reads. */
+export interface Outlet {
+  readonly writer: Descriptor;
+  /** Open for reading, never read: with it, a client that leaves does not end the writer with SIGPIPE. Undefined for a file. */
+  readonly keeper: Descriptor | undefined;
+  /** Resolves when who takes the bytes in turn has taken them all, once the writer is closed; never rejects. */
+  readonly delivered?: () => Promise<void>;
+}
+
+export function closeOutlet({ writer, keeper }: Outlet): void {
+  writer.close();
+  keeper?.close();
+}
+
+/**
+ * Opens a client's FIFO (or file) for writing. Waits for the client to open its own end: a process that ends at once would
+ * otherwise write into a FIFO whose ends are all closed again before the client comes, and its output would be gone.
+ *
+ * @returns a blocking writer, as the process that inherits it expects
+ * @throws RpcError InvalidArgument when it cannot be opened; DeadlineExceeded when nobody reads it within 10 s
+ */
+export async function openOutlet(path: string, signal: AbortSignal): Promise<Outlet> {
+  if (!isFifo(path)) return { writer: open(path, O_WRONLY | O_APPEND), keeper: undefined };
+  const writer = await openWriter(path, signal);
+  try {
+    const keeper = open(path, O_RDONLY | O_NONBLOCK);
+    setNonblock(writer.fd, false);
+    return { writer, keeper };
+  } catch (error) {
+    writer.close();
+    throw error;
+  }
+}
+
+/** The way in from a client. */
+export interface Inlet {
+  readonly reader: Descriptor;
+  /** Keeps the FIFO from ending when a client leaves; undefined for a file. The input ends when this is closed. */
+  readonly keeper: Descriptor | undefined;
+}
+
+export function closeInlet({ reader, keeper }: Inlet): void {
+  reader.close();
+  keeper?.close();
+}
+
+/**
+ * Opens a client's FIFO (or file) for reading.
+ *
+ * @returns a blocking reader
+ * @throws RpcError InvalidArgument when it cannot be opened
+ */
+export function openInlet(path: string): Inlet {
+  const reader = open(path, O_RDONLY | O_NONBLOCK);
+  try {
+    const keeper = fstatSync(reader.fd).isFIFO() ? open(path, O_WRONLY | O_NONBLOCK) : undefined;
+    setNonblock(reader.fd, false);
+    return { reader, keeper };
+  } catch (error) {
+    reader.close();
+    throw error;
+  }
+}
+
+async function openWriter(path: string, signal: AbortSignal): Promise<Descriptor> {
+  const deadline = performance.now() + READER_TIMEOUT_MS;
+  for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
+    try {
+      return new Descriptor(openSync(path, O_WRONLY | O_NONBLOCK));
+    } catch (error) {
+      // ENXIO: nobody has it open for reading (fifo(7)). There is nothing to wait on but the clock.
+      if ((error as NodeJS.ErrnoException).code !== 'ENXIO') throw failure(path, error);
+    }
+    signal.throwIfAborted();
+    if (performance.now() > deadline) throw deadlineExceeded(`nobody reads the FIFO ${path}`);
+    await sleep(pause, undefined, { signal });
+  }
+}
+
+function isFifo(path: string): boolean {
+  try {
+    return statSync(path).isFIFO();
+  } catch (error) {
+    throw failure(path, error);
+  }
+}
+
+function open(path: string, flags: number): Descriptor {
+  try {
+    return new Descriptor(openSync(path, flags));
+  } catch (error) {
+    throw failure(path, error);
+  }
+}
+
+function failure(path: string, cause: unknown): Error {
+  return invalidArgument(`failed to open ${path}: ${messageOf(cause)}`, cause);
+}

@@ -1,0 +1,126 @@
+import { fchownSync } from 'node:fs';
+import { pipe } from '../native/native.ts';
+import { Descriptor } from './descriptor.ts';
+import { closeOutlet, type Outlet } from './fifo.ts';
+import { Pump } from './pump.ts';
+import type { Handed } from './runc.ts';
+
+/**
+ * How long descendants that outlive a process may go on writing to its output before it is closed: the time that
+ * containerd's shim gives them (pkg/process/exec.go, `waitTimeout`).
+ */
+export const LINGER_MS = 2000;
+
+/** Where one of a process's output descriptors leads. */
+export interface Output {
+  /** What the process gets. */
+  readonly handed: Handed;
+  /** The runtime has its copies: closes the process's end here, so that the process's own is the last. */
+  spawned(): void;
+  /** The process has ended. */
+  exited(): void;
+  /** Resolves when all that the process wrote is where it should be. Never rejects, and not before `exited`. */
+  readonly settled: Promise<void>;
+  /** Gives up what is not delivered. */
+  close(): void;
+}
+
+/** Who owns the pipes of a process, so that one without root's rights can open its /dev/stdout again. */
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** No output wanted: /dev/null. */
+export const NULL_OUTPUT: Output = {
+  handed: 'ignore',
+  spawned() {},
+  exited() {},
+  settled: Promise.resolve(),
+  close() {},
+};
+
+/**
+ * The client's FIFO (or a file, or a logger's pipe) is the process's descriptor: nothing is copied. For a process that no
+ * writer can outlive, as readers get the end of file when the last end is closed.
+ */
+export class DirectOutput implements Output {
+  readonly settled: Promise<void>;
+  readonly #outlet: Outlet;
+  readonly #closed = Promise.withResolvers<void>();
+
+  constructor(outlet: Outlet, owner: Owner) {
+    this.#outlet = outlet;
+    this.settled = this.#closed.promise.then(() => outlet.delivered?.());
+    chown(outlet.writer, owner);
+  }
+
+  get handed(): number {
+    return this.#outlet.writer.fd;
+  }
+
+  spawned(): void {
+    this.#outlet.writer.close();
+  }
+
+  exited(): void {
+    this.close();
+  }
+
+  close(): void {
+    closeOutlet(this.#outlet);
+    this.#closed.resolve();
+  }
+}
+
+/**
+ * A pipe whose bytes are moved into the client's FIFO. For a process that may leave others behind which hold its descriptors:
+ * the client's FIFO ends nevertheless, when the pipe is empty and they have had their time.
+ */
+export class PumpedOutput implements Output {
+  readonly settled: Promise<void>;
+  readonly #outlet: Outlet;
+  readonly #input: Descriptor;
+  readonly #end: Descriptor;
+  readonly #pump: Pump;
+  #linger: NodeJS.Timeout | undefined;
+
+  constructor(outlet: Outlet, owner: Owner) {
+    const { read, write } = pipe();
+    this.#outlet = outlet;
+    this.#input = new Descriptor(read);
+    this.#end = new Descriptor(write);
+    chown(this.#end, owner);
+    this.#pump = new Pump(read, outlet.writer.fd);
+    this.settled = this.#pump.done.then(() => this.#release());
+  }
+
+  get handed(): number {
+    return this.#end.fd;
+  }
+
+  spawned(): void {
+    this.#end.close();
+  }
+
+  exited(): void {
+    // From here on a client that has left is told from one that reads slowly: writing fails when nobody is left.
+    this.#outlet.keeper?.close();
+    this.#linger = setTimeout(() => this.#pump.finish(), LINGER_MS);
+  }
+
+  close(): void {
+    this.#pump.close();
+  }
+
+  #release(): void {
+    clearTimeout(this.#linger);
+    this.#input.close();
+    this.#end.close();
+    closeOutlet(this.#outlet);
+  }
+}
+
+function chown(descriptor: Descriptor, { uid, gid }: Owner): void {
+  if (uid !== 0 || gid !== 0) fchownSync(descriptor.fd, uid, gid);
+}

@@ -1,0 +1,126 @@
+import type { WindowSize } from '../native/native.ts';
+import { failedPrecondition, invalidArgument, messageOf, notFound } from '../ttrpc/errors.ts';
+import { Queue } from './queue.ts';
+import type { Exit } from './reaper.ts';
+import { pidOf, type State, stopped } from './state.ts';
+import type { ProcessStdio, StdioRequest } from './stdio.ts';
+
+/** Highest signal number of Linux (signal(7)). */
+const LAST_SIGNAL = 64;
+/** How long a deletion waits for the output of a process to be taken. */
+const SETTLE_MS = 2000;
+
+/**
+ * A process of the container: the init or an exec. What changes its state goes through its queue, one after the other; its exit
+ * comes in between whenever it happens.
+ */
+export abstract class ContainerProcess {
+  /** The container's id for the init, the exec's id for an exec, as on the wire. */
+  readonly id: string;
+  readonly request: StdioRequest;
+  protected readonly queue = new Queue();
+  protected stdio: ProcessStdio | undefined;
+  protected abstract current: State;
+  readonly #exited = Promise.withResolvers<Exit>();
+  #starts: Promise<void> = Promise.resolve();
+
+  constructor(id: string, request: StdioRequest) {
+    this.id = id;
+    this.request = request;
+  }
+
+  get state(): State {
+    return this.current;
+  }
+
+  get pid(): number {
+    return pidOf(this.current);
+  }
+
+  /** The exit, once it has happened. */
+  get exit(): Exit | undefined {
+    const { current } = this;
+    return current.status === 'stopped' || current.status === 'deleted' ? current.exit : undefined;
+  }
+
+  /** Resolves with the exit. */
+  get exited(): Promise<Exit> {
+    return this.#exited.promise;
+  }
+
+  /** Resolves when no start is on its way that a caller still waits for. Until then nobody may hear of the exit. */
+  get startsAnswered(): Promise<void> {
+    return this.#starts;
+  }
+
+  /** Holds back the news of the exit while the caller of a start waits for its answer. */
+  holdExit(): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#starts = promise;
+    return resolve;
+  }
+
+  closeStdin(): void {
+    this.stdio?.closeStdin();
+  }
+
+  resize(size: WindowSize): void {
+    this.stdio?.resize(size);
+  }
+
+  /** Resolves when the output has gone where it should, or after 2 s: what is left then goes on being delivered. */
+  async settle(): Promise<void> {
+    if (this.stdio === undefined) return;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, SETTLE_MS);
+    });
+    await Promise.race([this.stdio.settled, late]);
+    clearTimeout(timer);
+  }
+
+  /** Resolves when all output is delivered, however long it takes. */
+  get delivered(): Promise<void> {
+    return this.stdio?.settled ?? Promise.resolve();
+  }
+
+  /** Gives up the output that is not delivered. */
+  abandonOutput(): void {
+    this.stdio?.close();
+  }
+
+  /** The kernel has reported the exit. Returns false when that is no news. */
+  protected ended(exit: Exit): boolean {
+    const { current } = this;
+    if (current.status === 'stopped' || current.status === 'deleted') return false;
+    this.current = stopped(current, exit);
+    this.stdio?.exited();
+    this.#exited.resolve(exit);
+    return true;
+  }
+
+  /**
+   * Sends a signal to the one process. Its pid cannot have been given to another: the shim is its parent and has not reaped it.
+   *
+   * @throws RpcError NotFound when it is over, FailedPrecondition when it has not begun, InvalidArgument for no signal
+   */
+  protected signal(signal: number): void {
+    demandSignal(signal);
+    const { current } = this;
+    if (current.status === 'stopped' || current.status === 'deleted')
+      throw notFound('process already finished');
+    if (current.pid === undefined) throw failedPrecondition('process not created');
+    try {
+      process.kill(current.pid, signal);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ESRCH')
+        throw notFound('process already finished', error);
+      throw failedPrecondition(`signal ${signal}: ${messageOf(error)}`, error);
+    }
+  }
+}
+
+/** @throws RpcError InvalidArgument */
+export function demandSignal(signal: number): void {
+  if (signal > LAST_SIGNAL) throw invalidArgument(`there is no signal ${signal}`);
+}

@@ -1,0 +1,113 @@
+import { mkdirSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
+import { constants, mount, unmount } from '../native/native.ts';
+import type { Mount } from '../proto/gen/containerd/types/mount.ts';
+import { failedPrecondition, messageOf, unimplemented } from '../ttrpc/errors.ts';
+import { compactLowerDirs, parseMountOptions, type MountOptions } from './mount-options.ts';
+import type { Reaper } from './reaper.ts';
+
+const PROPAGATION = constants.MS_SHARED | constants.MS_PRIVATE | constants.MS_SLAVE | constants.MS_UNBINDABLE;
+/** mount(2) reads at most a page of data. The reserve is containerd's. */
+const MOST_DATA = 4096 - 512;
+/** A filesystem may stay busy for a moment after its last process has gone. */
+const BUSY_ATTEMPTS = 50;
+const BUSY_PAUSE_MS = 20;
+
+/**
+ * Mounts a container's root filesystem, mount over mount; undoes those that succeeded when one fails.
+ *
+ * @throws RpcError FailedPrecondition naming the mount and the cause
+ */
+export async function mountRootfs(mounts: readonly Mount[], target: string, reaper: Reaper): Promise<void> {
+  if (mounts.length === 0) return;
+  mkdirSync(target, { recursive: true, mode: 0o711 });
+  try {
+    for (const each of mounts) await mountOne(each, target, reaper);
+  } catch (error) {
+    await unmountRootfs(target);
+    throw error;
+  }
+}
+
+/**
+ * Unmounts everything that is mounted on `target`; nothing, or no such folder, is fine. What stays busy for a second is detached:
+ * it goes away by itself when its last user does.
+ */
+export async function unmountRootfs(target: string): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      for (;;)
+        unmount(target, constants.UMOUNT_NOFOLLOW | (attempt < BUSY_ATTEMPTS ? 0 : constants.MNT_DETACH));
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      // EINVAL: nothing is mounted there (umount(2)).
+      if (code === 'EINVAL' || code === 'ENOENT') return;
+      if (code !== 'EBUSY' || attempt >= BUSY_ATTEMPTS) throw error;
+    }
+    await sleep(BUSY_PAUSE_MS);
+  }
+}
+
+async function mountOne(request: Mount, target: string, reaper: Reaper): Promise<void> {
+  const { type, source, options } = request;
+  try {
+    if (request.target !== '') throw unimplemented(`a mount below the root, at ${request.target}`);
+    const parsed = parseMountOptions(options);
+    if (parsed.loop || /^fuse3?\./.test(type)) await mountByProgram(request, target, reaper);
+    else mountByKernel(type, source, target, parsed);
+  } catch (error) {
+    const what = `mount ${type || 'bind'} ${source} [${shorten(options.join(','))}] on ${target}`;
+    throw failedPrecondition(`failed to mount rootfs component: ${what}: ${messageOf(error)}`, error);
+  }
+}
+
+function mountByKernel(type: string, source: string, target: string, { flags, data }: MountOptions): void {
+  const plain = flags & ~PROPAGATION;
+  const isPropagationOnly = (flags & constants.MS_REMOUNT) !== 0 && data.length === 0;
+  if (!isPropagationOnly) mountWithData(type, source, target, plain, data);
+  if ((flags & PROPAGATION) !== 0)
+    mount('', target, '', flags & (PROPAGATION | constants.MS_REC | constants.MS_SILENT), '');
+  const readOnlyBind = constants.MS_BIND | constants.MS_RDONLY;
+  // A bind takes the flags of what it binds; only mounting it once more changes them (mount(2)).
+  if ((plain & readOnlyBind) === readOnlyBind) mount('', target, '', plain | constants.MS_REMOUNT, '');
+}
+
+function mountWithData(
+  type: string,
+  source: string,
+  target: string,
+  flags: number,
+  data: readonly string[],
+): void {
+  const isLong = type === 'overlay' && Buffer.byteLength(data.join(',')) > MOST_DATA;
+  const compacted = isLong ? compactLowerDirs(data) : undefined;
+  if (compacted === undefined) return mount(source, target, type, flags, data.join(','));
+  const before = process.cwd();
+  process.chdir(compacted.folder);
+  try {
+    mount(source, target, type, flags, compacted.data.join(','));
+  } finally {
+    process.chdir(before);
+  }
+}
+
+/** What needs a loop device or a program in user space: mount(8) knows how. */
+async function mountByProgram(
+  { type, source, options }: Mount,
+  target: string,
+  reaper: Reaper,
+): Promise<void> {
+  const flags = options.length === 0 ? [] : ['-o', options.join(',')];
+  const subprocess = execa('mount', ['-t', type, ...flags, source, target], {
+    reject: false,
+    cleanup: false,
+  });
+  reaper.leave(subprocess);
+  const { failed, stderr, code } = await subprocess;
+  if (failed) throw new Error(stderr?.trim() || `mount: ${code ?? 'failed'}`);
+}
+
+function shorten(text: string): string {
+  return text.length <= 200 ? text : `${text.slice(0, 200)}…`;
+}

@@ -1,0 +1,298 @@
+import { fstatSync, openSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import type { CheckpointOptions, Options } from '../proto/gen/containerd/runtime/runc.ts';
+import { messageOf, notFound, unimplemented, unknown, type RpcError } from '../ttrpc/errors.ts';
+import { Descriptor } from './descriptor.ts';
+import type { Reaper } from './reaper.ts';
+import { runtimeRoot } from './options.ts';
+
+/** What a process gets as one of its standard descriptors; `ignore` is /dev/null. */
+export type Handed = number | 'ignore';
+
+/** The standard descriptors of a process, in order. */
+export type HandedStdio = readonly [Handed, Handed, Handed];
+
+/** What runc is told about a process it starts. */
+export interface Launch {
+  readonly pidFile: string;
+  readonly stdio: HandedStdio;
+  /** Where to send the master of the terminal; there is a terminal exactly when this is said. */
+  readonly consoleSocket?: string | undefined;
+  /** Called when the runtime has its descriptors, so that the caller may close its own. */
+  readonly onSpawned: () => void;
+}
+
+interface Invocation {
+  readonly stdio?: HandedStdio;
+  readonly onSpawned?: () => void;
+  readonly input?: string;
+  /** What it prints on standard output is wanted. */
+  readonly printed?: boolean;
+  readonly log?: string;
+}
+
+/** A call of the OCI runtime, hooks included, may take this long; then it is killed. */
+const TIMEOUT_MS = 120_000;
+
+/**
+ * Variables that mean something to runc itself and are meant for the daemon: a NOTIFY_SOCKET or LISTEN_FDS that leaks into it
+ * changes the container (runc's notify_socket.go, utils_linux.go).
+ */
+const NOT_FOR_RUNTIME = new Set(['NOTIFY_SOCKET', 'LISTEN_FDS', 'LISTEN_PID', 'LISTEN_FDNAMES']);
+
+/** The OCI runtime, driven by its command line as runc defines it. Every failure is an RpcError with the runtime's own words. */
+export class Runc {
+  readonly #binary: string;
+  readonly #id: string;
+  readonly #bundle: string;
+  readonly #options: Options;
+  readonly #globals: readonly string[];
+  readonly #reaper: Reaper;
+  #execs = 0;
+
+  constructor(
+    container: { id: string; namespace: string; bundle: string },
+    options: Options,
+    reaper: Reaper,
+  ) {
+    this.#id = container.id;
+    this.#bundle = container.bundle;
+    this.#options = options;
+    this.#reaper = reaper;
+    this.#binary = options.binaryName || 'runc';
+    this.#globals = [
+      '--root',
+      runtimeRoot(options, container.namespace),
+      ...(options.criuPath === '' ? [] : ['--criu', options.criuPath]),
+      ...(options.systemdCgroup ? ['--systemd-cgroup'] : []),
+    ];
+  }
+
+  /** Creates the container; its init then waits for `start`. */
+  async create(launch: Launch): Promise<void> {
+    const { noPivotRoot, noNewKeyring } = this.#options;
+    const args = [
+      'create',
+      '--bundle',
+      this.#bundle,
+      ...launchArguments(launch),
+      ...(noPivotRoot ? ['--no-pivot'] : []),
+      ...(noNewKeyring ? ['--no-new-keyring'] : []),
+      this.#id,
+    ];
+    await this.#run(args, 'OCI runtime create failed', launch);
+  }
+
+  /** Lets the container's init execute the program of the specification. */
+  async start(): Promise<void> {
+    await this.#run(['start', this.#id], 'OCI runtime start failed');
+  }
+
+  /** Runs another process in the container. `spec` is the `process` object of the OCI runtime specification. */
+  async exec(spec: object, launch: Launch): Promise<void> {
+    const name = join(this.#bundle, `exec-${this.#execs++}`);
+    const specFile = `${name}.json`;
+    // Of its own: what fails at the same time would take the last error of the other for its own.
+    const log = `${name}.log`;
+    writeFileSync(specFile, JSON.stringify(spec), { mode: 0o600 });
+    const args = ['exec', '--detach', '--process', specFile, ...launchArguments(launch), this.#id];
+    try {
+      await this.#run(args, 'OCI runtime exec failed', { ...launch, log });
+    } finally {
+      remove(specFile);
+      remove(log);
+    }
+  }
+
+  /**
+   * Removes what the runtime keeps of the container; kills it before when forced. Removing what it does not know is done
+   * already.
+   */
+  async delete(how: { force: boolean } = { force: false }): Promise<void> {
+    const args = ['delete', ...(how.force ? ['--force'] : []), this.#id];
+    try {
+      await this.#run(args, 'failed to delete task');
+    } catch (error) {
+      if (!messageOf(error).includes('does not exist')) throw error;
+    }
+  }
+
+  /** Sends a signal to the init, or to every process of the container. */
+  async kill(signal: number, all: boolean): Promise<void> {
+    const args = ['kill', ...(all ? ['--all'] : []), this.#id, String(signal)];
+    await this.#run(args, 'OCI runtime kill failed');
+  }
+
+  async pause(): Promise<void> {
+    await this.#run(['pause', this.#id], 'OCI runtime pause failed');
+  }
+
+  async resume(): Promise<void> {
+    await this.#run(['resume', this.#id], 'OCI runtime resume failed');
+  }
+
+  /** @param resources JSON of `LinuxResources` */
+  async update(resources: string): Promise<void> {
+    const input = { input: resources };
+    await this.#run(['update', '--resources', '-', this.#id], 'OCI runtime update failed', input);
+  }
+
+  /** The pids of the container's processes, by the runtime's knowledge. */
+  async ps(): Promise<number[]> {
+    const text = await this.#run(['ps', '--format', 'json', this.#id], 'OCI runtime ps failed', {
+      printed: true,
+    });
+    return JSON.parse(text) as number[];
+  }
+
+  /**
+   * Writes the state of the container's processes to `imagePath`. They go on running unless `exit` is asked for.
+   *
+   * @throws RpcError Unimplemented when criu, which does the work, is not on this host or cannot work here
+   */
+  async checkpoint(imagePath: string, workPath: string, options: CheckpointOptions): Promise<void> {
+    const args = [
+      'checkpoint',
+      '--image-path',
+      imagePath,
+      '--work-path',
+      workPath,
+      ...(options.exit ? [] : ['--leave-running']),
+      ...(options.openTcp ? ['--tcp-established'] : []),
+      ...(options.externalUnixSockets ? ['--ext-unix-sk'] : []),
+      ...(options.terminal ? ['--shell-job'] : []),
+      ...(options.fileLocks ? ['--file-locks'] : []),
+      ...options.emptyNamespaces.flatMap((namespace) => ['--empty-ns', namespace]),
+      ...(options.cgroupsMode === '' ? [] : ['--manage-cgroups-mode', options.cgroupsMode]),
+      this.#id,
+    ];
+    await this.#withCriu(args, 'OCI runtime checkpoint failed');
+  }
+
+  /** Creates and starts the container from what `checkpoint` has written. */
+  async restore(imagePath: string, workPath: string, launch: Launch): Promise<void> {
+    const args = [
+      'restore',
+      '--detach',
+      '--no-subreaper',
+      '--bundle',
+      this.#bundle,
+      '--image-path',
+      imagePath,
+      '--work-path',
+      workPath,
+      ...launchArguments(launch),
+      ...(this.#options.noPivotRoot ? ['--no-pivot'] : []),
+      this.#id,
+    ];
+    await this.#withCriu(args, 'OCI runtime restore failed', launch);
+  }
+
+  async #withCriu(args: string[], failure: string, invocation?: Invocation): Promise<void> {
+    try {
+      await this.#run(args, failure, invocation);
+    } catch (error) {
+      const message = messageOf(error);
+      if (/criu.*(not found|no such file|version|check)/i.test(message)) throw unimplemented(message, error);
+      throw error;
+    }
+  }
+
+  /** Runs the runtime to its end. Returns what it printed, when that is asked for. */
+  async #run(args: string[], failure: string, invocation: Invocation = {}): Promise<string> {
+    const log = invocation.log ?? join(this.#bundle, 'runc.log');
+    // Not pipes: a hook that leaves a process behind would hold them open, and so hold up the call.
+    using output = new Descriptor(openSync(log, 'a', 0o600));
+    const before = fstatSync(output.fd).size;
+    const [stdin, stdout, stderr] = invocation.stdio ?? ['ignore', 'ignore', output.fd];
+    const { input, printed = false } = invocation;
+    const subprocess = execa(
+      this.#binary,
+      [...this.#globals, '--log', log, '--log-format', 'json', ...args],
+      {
+        stdin: input === undefined ? toExeca(stdin) : 'pipe',
+        stdout: printed ? 'pipe' : toExeca(stdout),
+        stderr: toExeca(stderr),
+        ...(input === undefined ? {} : { input }),
+        // The bundle may be gone when the last call is made.
+        cwd: '/',
+        env: environment(),
+        extendEnv: false,
+        reject: false,
+        cleanup: false,
+        timeout: TIMEOUT_MS,
+        killSignal: 'SIGKILL',
+      },
+    );
+    this.#reaper.leave(subprocess);
+    invocation.onSpawned?.();
+    const result = await subprocess;
+    if (!result.failed) return printed ? String(result.stdout) : '';
+    if (result.code === 'ENOENT') throw missing(this.#binary, failure);
+    const words = lastError(readFileSync(log).subarray(before).toString());
+    throw unknown(
+      `${failure}: ${words ?? `${this.#binary} did not terminate successfully: ${outcome(result)}`}`,
+    );
+  }
+}
+
+/** execa hands on any descriptor; its types list only the first few. */
+export function toExeca(handed: Handed): 'ignore' | 3 {
+  return handed as 'ignore' | 3;
+}
+
+function launchArguments(launch: Launch): string[] {
+  const { pidFile, consoleSocket } = launch;
+  const console = consoleSocket === undefined ? [] : ['--console-socket', consoleSocket];
+  return ['--pid-file', pidFile, ...console];
+}
+
+function environment(): Record<string, string> {
+  const variables = Object.entries(process.env).filter(
+    (entry): entry is [string, string] => entry[1] !== undefined && !NOT_FOR_RUNTIME.has(entry[0]),
+  );
+  return Object.fromEntries(variables);
+}
+
+function missing(binary: string, failure: string): RpcError {
+  const where = binary.includes('/') ? 'no such file or directory' : 'executable file not found in $PATH';
+  return notFound(`${failure}: exec: "${binary}": ${where}`);
+}
+
+/**
+ * The runtime's own last error in what it wrote: the message of the last JSON line of level error, or else the last line that
+ * is no JSON; undefined when it said nothing.
+ */
+export function lastError(text: string): string | undefined {
+  let logged: string | undefined;
+  let plain: string | undefined;
+  for (const line of text.split('\n')) {
+    try {
+      const entry = JSON.parse(line) as { level?: unknown; msg?: unknown };
+      if (entry.level === 'error' && typeof entry.msg === 'string') logged = entry.msg.trim();
+    } catch {
+      plain = line.trim() || plain;
+    }
+  }
+  return logged ?? plain;
+}
+
+function outcome(result: {
+  exitCode?: number;
+  signal?: string;
+  timedOut: boolean;
+  message?: string;
+}): string {
+  if (result.timedOut) return `killed after ${TIMEOUT_MS / 1000} s`;
+  if (result.signal !== undefined) return `signal ${result.signal}`;
+  return result.exitCode === undefined ? String(result.message) : `exit status ${result.exitCode}`;
+}
+
+function remove(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+}

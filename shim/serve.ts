@@ -1,0 +1,75 @@
+import { rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { prctlName } from '../native/native.ts';
+import { TaskDefinition as TaskV2 } from '../proto/gen/containerd/task/v2.ts';
+import { TaskDefinition as TaskV3 } from '../proto/gen/containerd/task/v3.ts';
+import { ShimDefinition } from '../proto/gen/moor/shim/v1.ts';
+import { TtrpcServer } from '../ttrpc/server.ts';
+import type { Log } from './log.ts';
+import { Publisher } from './publisher.ts';
+import { Reaper } from './reaper.ts';
+import { taskService } from './service.ts';
+import { SOCKET_FD } from './socket.ts';
+
+/** How long the last events may take to reach the daemon, and the last bytes a client. */
+const FAREWELL_MS = 10_000;
+
+export interface ServeOptions {
+  readonly namespace: string;
+  /** Path of the daemon's ttrpc socket; empty for none. */
+  readonly events: string;
+  readonly log: Log;
+}
+
+/**
+ * Serves the task service on the inherited socket until it is told to shut down; then takes the socket's file away and
+ * resolves. Nothing is left to do but to exit.
+ */
+export async function serve({ namespace, events, log }: ServeOptions): Promise<void> {
+  prctlName('moor-shim');
+  const reaper = new Reaper();
+  const publisher = new Publisher(events, namespace, log);
+  const { promise: ended, resolve: end } = Promise.withResolvers<{ delivered: Promise<unknown> }>();
+  const server = new TtrpcServer({
+    onError: (error) => log.warn('a caller or its connection failed', { error }),
+    onConnection: () => publisher.poke(),
+  });
+  const shutdown = (delivered: Promise<unknown>) => end({ delivered });
+  const service = taskService({ namespace, reaper, publisher, log, shutdown });
+  server.add(TaskV2, service);
+  server.add(TaskV3, service);
+  server.add(ShimDefinition, {
+    flush: async (_request, { signal }) => {
+      const flushed = publisher.pending;
+      await publisher.flush(signal);
+      return { flushed };
+    },
+  });
+  reaper.start();
+  const listener = await listen(server);
+  log.debug('the shim serves');
+  const { delivered } = await ended;
+  const path = listener.address();
+  listener.close();
+  if (typeof path === 'string') rmSync(path, { force: true });
+  const giveUp = new AbortController();
+  const farewell = Promise.all([delivered, publisher.flush(giveUp.signal)]);
+  await Promise.race([farewell, sleep(FAREWELL_MS)]);
+  giveUp.abort();
+  await farewell.catch((error: unknown) => log.warn('the shim leaves events or output behind', { error }));
+  await server.close();
+  publisher.close();
+  reaper.stop();
+  log.debug('the shim ends');
+}
+
+/** The server's own listener would not tell its path, which is to go with the shim. */
+async function listen(server: TtrpcServer): Promise<Server> {
+  const listener = createServer((socket) => server.serve(socket));
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  listener.once('listening', resolve).once('error', reject);
+  listener.listen({ fd: SOCKET_FD });
+  await promise;
+  return listener;
+}

@@ -1,0 +1,204 @@
+import { mkdirSync, openSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { WindowSize } from '../native/native.ts';
+import { pipe } from '../native/native.ts';
+import { invalidArgument, messageOf } from '../ttrpc/errors.ts';
+import { Console } from './console.ts';
+import { Descriptor } from './descriptor.ts';
+import { closeInlet, closeOutlet, openInlet, openOutlet, type Inlet, type Outlet } from './fifo.ts';
+import { Logger } from './logger.ts';
+import { DirectOutput, NULL_OUTPUT, PumpedOutput, type Output, type Owner } from './output.ts';
+import { Pump } from './pump.ts';
+import type { Reaper } from './reaper.ts';
+import type { HandedStdio } from './runc.ts';
+
+/** What a client asks for: paths of FIFOs or files, `binary://` and `file://` URIs; empty means /dev/null. */
+export interface StdioRequest {
+  readonly stdin: string;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly terminal: boolean;
+}
+
+/** The standard descriptors of one process, from before its start until after its end. */
+export interface ProcessStdio {
+  readonly handed: HandedStdio;
+  /** Where the runtime sends the terminal, if there is to be one. */
+  readonly consoleSocket: string | undefined;
+  /** The runtime has been spawned and has its descriptors. */
+  spawned(): void;
+  /** The runtime has succeeded; the process exists. */
+  started(): void;
+  /** The process has ended. */
+  exited(): void;
+  /** The input ends for the process when its client has closed it too. */
+  closeStdin(): void;
+  /** Does nothing without a terminal, as with containerd. */
+  resize(size: WindowSize): void;
+  /** Resolves when all output is delivered after the end; never rejects. */
+  readonly settled: Promise<void>;
+  /** Closes everything now. */
+  close(): void;
+}
+
+export interface StdioContext {
+  readonly id: string;
+  readonly namespace: string;
+  readonly bundle: string;
+  /** Other processes may outlive this one and hold its descriptors. */
+  readonly outlived: boolean;
+  readonly owner: Owner;
+  readonly reaper: Reaper;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Opens what a process is to have as standard input, output and error.
+ *
+ * @throws RpcError InvalidArgument for what cannot be opened or understood; DeadlineExceeded when no client comes for the output
+ */
+export async function openStdio(request: StdioRequest, context: StdioContext): Promise<ProcessStdio> {
+  return request.terminal ? openConsole(request, context) : openPlain(request, context);
+}
+
+async function openPlain(request: StdioRequest, context: StdioContext): Promise<ProcessStdio> {
+  const inlet = request.stdin === '' ? undefined : openInlet(request.stdin);
+  try {
+    const [stdout, stderr] = await openOutputs(request, context);
+    return new PlainStdio(inlet, stdout, stderr);
+  } catch (error) {
+    if (inlet !== undefined) closeInlet(inlet);
+    throw error;
+  }
+}
+
+async function openConsole(request: StdioRequest, context: StdioContext): Promise<ProcessStdio> {
+  const inlet = request.stdin === '' ? undefined : openInlet(request.stdin);
+  let outlet: Outlet | undefined;
+  try {
+    outlet = await openConsoleOutlet(request.stdout, context);
+    return new Console(context.bundle, outlet, inlet);
+  } catch (error) {
+    if (inlet !== undefined) closeInlet(inlet);
+    if (outlet !== undefined) closeOutlet(outlet);
+    throw error;
+  }
+}
+
+async function openOutputs(request: StdioRequest, context: StdioContext): Promise<[Output, Output]> {
+  const { stdout, stderr } = request;
+  const { owner } = context;
+  const uri = parseUri(stdout);
+  if (uri?.protocol === 'binary:') {
+    const logger = await Logger.start(uri, context, context.reaper, context.signal);
+    const delivered = () => logger.end();
+    const ends = [logger.stdout, logger.stderr] as const;
+    const [out, err] = ends.map(
+      (writer) => new DirectOutput({ writer, keeper: undefined, delivered }, owner),
+    );
+    return [out!, err!];
+  }
+  if (uri?.protocol === 'file:') {
+    const file = new DirectOutput({ writer: openFile(uri), keeper: undefined }, owner);
+    return [file, file];
+  }
+  const out = await openOutput(stdout, context);
+  if (stdout === stderr) return [out, out];
+  try {
+    return [out, await openOutput(stderr, context)];
+  } catch (error) {
+    out.close();
+    throw error;
+  }
+}
+
+async function openOutput(path: string, { outlived, owner, signal }: StdioContext): Promise<Output> {
+  if (path === '') return NULL_OUTPUT;
+  const outlet = await openOutlet(path, signal);
+  const isFifo = outlet.keeper !== undefined;
+  return outlived && isFifo ? new PumpedOutput(outlet, owner) : new DirectOutput(outlet, owner);
+}
+
+async function openConsoleOutlet(stdout: string, context: StdioContext): Promise<Outlet> {
+  const uri = parseUri(stdout);
+  if (uri?.protocol === 'binary:') {
+    const logger = await Logger.start(uri, context, context.reaper, context.signal);
+    logger.stderr.close();
+    return { writer: logger.stdout, keeper: undefined, delivered: () => logger.end() };
+  }
+  if (uri?.protocol === 'file:') return pumpInto(openFile(uri));
+  if (stdout === '') return pumpInto(new Descriptor(openSync('/dev/null', 'w')));
+  return openOutlet(stdout, context.signal);
+}
+
+/** A pipe into a file: a terminal cannot be spliced into a file at once, as neither is a pipe (splice(2)). */
+function pumpInto(file: Descriptor): Outlet {
+  const { read, write } = pipe();
+  const input = new Descriptor(read);
+  const pumped = new Pump(read, file.fd).done.then(() => {
+    input.close();
+    file.close();
+  });
+  return { writer: new Descriptor(write), keeper: undefined, delivered: () => pumped };
+}
+
+function parseUri(text: string): URL | undefined {
+  const scheme = /^([a-z][a-z0-9+.-]*):\/\//.exec(text)?.[1];
+  if (scheme === undefined) return undefined;
+  if (scheme !== 'binary' && scheme !== 'file')
+    throw invalidArgument(`unknown stdio scheme ${scheme} in ${text}`);
+  try {
+    return new URL(text);
+  } catch (error) {
+    throw invalidArgument(`stdio ${text}: ${messageOf(error)}`, error);
+  }
+}
+
+function openFile(uri: URL): Descriptor {
+  const path = decodeURIComponent(uri.pathname);
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+    return new Descriptor(openSync(path, 'a', 0o644));
+  } catch (error) {
+    throw invalidArgument(`failed to open ${path}: ${messageOf(error)}`, error);
+  }
+}
+
+/** Standard descriptors without a terminal. */
+class PlainStdio implements ProcessStdio {
+  readonly handed: HandedStdio;
+  readonly consoleSocket = undefined;
+  readonly settled: Promise<void>;
+  readonly #inlet: Inlet | undefined;
+  readonly #outputs: readonly Output[];
+
+  constructor(inlet: Inlet | undefined, stdout: Output, stderr: Output) {
+    this.#inlet = inlet;
+    this.#outputs = [...new Set([stdout, stderr])];
+    this.handed = [inlet?.reader.fd ?? 'ignore', stdout.handed, stderr.handed];
+    this.settled = Promise.all(this.#outputs.map((output) => output.settled)).then(() => undefined);
+  }
+
+  spawned(): void {
+    this.#inlet?.reader.close();
+    for (const output of this.#outputs) output.spawned();
+  }
+
+  started(): void {}
+
+  exited(): void {
+    if (this.#inlet !== undefined) closeInlet(this.#inlet);
+    for (const output of this.#outputs) output.exited();
+  }
+
+  closeStdin(): void {
+    this.#inlet?.keeper?.close();
+  }
+
+  resize(): void {}
+
+  close(): void {
+    if (this.#inlet !== undefined) closeInlet(this.#inlet);
+    for (const output of this.#outputs) output.close();
+  }
+}
