@@ -33,10 +33,16 @@ export function followLogFifo(path: string, log: Logger): () => void {
       lines.push(rest);
       rest = '';
     }
-    for (const line of lines) if (line !== '') log.info({ line: line.slice(0, MAX_LINE) }, 'shim');
+    for (const line of lines) if (line !== '') write(log, line.slice(0, MAX_LINE));
   });
   fifo.on('error', (error) => log.warn({ err: error }, 'cannot read the shim log'));
   return () => {
     fifo.destroy();
   };
+}
+
+/** What shims tell at the level info, they tell of every container. */
+function write(log: Logger, line: string): void {
+  if (/\blevel"?[=:]"?(?:warn|error|fatal|panic)/.test(line)) log.warn({ line }, 'shim');
+  else log.debug({ line }, 'shim');
 }

@@ -47,7 +47,11 @@ export function tasksService(
           runtime: request.runtimePath || (container.runtime?.name ?? ''),
           options,
           containerOptions: container.runtime?.options,
-          ...{ rootfs, stdin, stdout, stderr, terminal },
+          rootfs,
+          stdin,
+          stdout,
+          stderr,
+          terminal,
           checkpoint: '',
         },
         context.signal,
@@ -217,15 +221,8 @@ const statusNames = new Map<number, string>(Object.entries(Status).map(([name, v
 
 function processFields(process: PartialMessage<Process>): Fields {
   return ([first]) => {
-    switch (first) {
-      case 'id':
-        return present(process.id ?? '');
-      case 'pid':
-        return String(process.pid ?? 0);
-      case 'status':
-        return statusNames.get(process.status ?? Status.UNKNOWN);
-      default:
-        return undefined;
-    }
+    if (first === 'id') return present(process.id ?? '');
+    if (first === 'pid') return String(process.pid ?? 0);
+    return first === 'status' ? statusNames.get(process.status ?? Status.UNKNOWN) : undefined;
   };
 }
