@@ -53,6 +53,7 @@ interface Addon {
   listXattr(path: string): Buffer;
 
   chroot(path: string): void;
+  fchdir(fd: number): void;
   keepCapabilities(low: number, high: number): void;
   syncFilesystem(path: string): void;
 }
