@@ -8,9 +8,10 @@ import {
   type ClientDuplexStream,
   Metadata,
   type ServiceError,
+  status,
 } from '@grpc/grpc-js';
 import { abortion, overBeforeStart } from '../ttrpc/deadline.ts';
-import { internal, RpcError, toRpcError } from '../ttrpc/errors.ts';
+import { deadlineExceeded, internal, messageOf, RpcError, toRpcError, unavailable } from '../ttrpc/errors.ts';
 import type {
   CallOptions,
   MessageType,
@@ -54,15 +55,12 @@ function functionFor(wire: Wire, path: string, method: MethodDefinition, headers
   const open = (request: object, options?: CallOptions) => {
     const over = overBeforeStart(options);
     if (over !== undefined) throw over;
-    const call = wire.grpc.makeBidiStreamRequest(
-      path,
-      encode,
-      decode,
-      metadataOf(headers, options),
-      grpcOptions(options),
+    const metadata = metadataOf(headers, options);
+    const call = whileOpen(wire, () =>
+      wire.grpc.makeBidiStreamRequest(path, encode, decode, metadata, grpcOptions(options)),
     );
     const requests = requestStream ? (request as AsyncIterable<object>) : once(request);
-    return new Responses(wire, call, requests, options?.signal);
+    return new Responses(wire, call, requests, options);
   };
   if (responseStream) return open;
   return async (request: object, options?: CallOptions) => single(open(request, options), path);
@@ -82,29 +80,34 @@ function unary(
     if (over !== undefined) return reject(over);
     const signal = options?.signal;
     const onAbort = () => call.cancel();
-    const call = wire.grpc.makeUnaryRequest(
-      path,
-      encode,
-      decode,
-      request,
-      metadataOf(headers, options),
-      grpcOptions(options),
-      (error, response) => {
-        signal?.removeEventListener('abort', onAbort);
-        if (error !== null) reject(failureOf(wire, error, signal));
-        else if (response === undefined) reject(internal(`${path} ended without an answer`));
-        else resolve(response);
-      },
+    const onEnd = (error: ServiceError | null, response?: object) => {
+      signal?.removeEventListener('abort', onAbort);
+      if (error !== null) reject(failureOf(wire, error, options));
+      else if (response === undefined) reject(internal(`${path} ended without an answer`));
+      else resolve(response);
+    };
+    const metadata = metadataOf(headers, options);
+    const call = whileOpen(wire, () =>
+      wire.grpc.makeUnaryRequest(path, encode, decode, request, metadata, grpcOptions(options), onEnd),
     );
     signal?.addEventListener('abort', onAbort, { once: true });
   });
+}
+
+/** grpc-js throws a plain Error at calls on a connection that has been closed. */
+function whileOpen<T>(wire: Wire, call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw unavailable(`connection to ${wire.peer}: ${messageOf(error)}`, error);
+  }
 }
 
 /** The answers of a streaming call. Leaving the loop early cancels the call. Can be iterated once. */
 class Responses implements AsyncIterable<object> {
   readonly #wire: Wire;
   readonly #call: ClientDuplexStream<object, object>;
-  readonly #signal: AbortSignal | undefined;
+  readonly #options: CallOptions | undefined;
   readonly #onAbort: () => void;
   #sendFailure: RpcError | undefined;
 
@@ -112,11 +115,12 @@ class Responses implements AsyncIterable<object> {
     wire: Wire,
     call: ClientDuplexStream<object, object>,
     requests: AsyncIterable<object>,
-    signal?: AbortSignal,
+    options: CallOptions | undefined,
   ) {
+    const signal = options?.signal;
     this.#wire = wire;
     this.#call = call;
-    this.#signal = signal;
+    this.#options = options;
     this.#onAbort = () => call.cancel();
     // A cancelled call reports its end once more after the loop has been left.
     call.on('error', () => {});
@@ -144,10 +148,10 @@ class Responses implements AsyncIterable<object> {
       for await (const message of this.#call) yield message as object;
     } catch (error) {
       if (this.#sendFailure !== undefined) throw this.#sendFailure;
-      throw failureOf(this.#wire, error as ServiceError, this.#signal);
+      throw failureOf(this.#wire, error as ServiceError, this.#options);
     } finally {
       this.#call.cancel();
-      this.#signal?.removeEventListener('abort', this.#onAbort);
+      this.#options?.signal?.removeEventListener('abort', this.#onAbort);
     }
   }
 }
@@ -193,8 +197,12 @@ function bufferOf(bytes: Uint8Array): Buffer {
 const NO_CONNECTION =
   /^No connection established\. Last error: (?:Error: )?(.*?)(?: \(\d{4}-\d\d-\d\dT[^)]*\))?$/s;
 
-function failureOf(wire: Wire, error: ServiceError, signal: AbortSignal | undefined): RpcError {
-  if (signal?.aborted === true) return abortion(signal);
+function failureOf(wire: Wire, error: ServiceError, options: CallOptions | undefined): RpcError {
+  if (options?.signal?.aborted === true) return abortion(options.signal);
+  // grpc-js writes a report of its internals.
+  if (error.code === status.DEADLINE_EXCEEDED && options?.timeout !== undefined) {
+    return deadlineExceeded(`not answered within ${options.timeout} ms`, error);
+  }
   if (error.code === undefined) return internal(`connection to ${wire.peer}: ${error.message}`, error);
   const reason = NO_CONNECTION.exec(error.details)?.[1];
   const message = reason === undefined ? error.details : `cannot connect to ${wire.peer}: ${reason}`;

@@ -64,7 +64,7 @@ export class Client implements Disposable {
     this.#connection = connection;
     this.#headers = [['containerd-namespace', namespace]];
     if (lease !== undefined) this.#headers.push(['containerd-lease', lease]);
-    this.namespaces = new Namespaces(connection);
+    this.namespaces = new Namespaces(connection, this.#headers);
     this.containers = new Containers(connection, this.#headers);
     this.leases = new Leases(connection, this.#headers);
   }
@@ -82,6 +82,16 @@ export class Client implements Disposable {
   /** The same, with everything that its calls create added to a lease. */
   withLease(lease: string): Client {
     return new Client(this.#connection, this.namespace, lease);
+  }
+
+  /**
+   * Waits until the daemon takes connections, after a restart of it for example.
+   *
+   * @param timeout milliseconds
+   * @throws RpcError Unavailable when it does not by then
+   */
+  async ready(timeout: number, signal?: AbortSignal): Promise<void> {
+    await this.#connection.ready(timeout, signal);
   }
 
   /** The daemon's version and the revision it was built from. */

@@ -11,8 +11,8 @@ export const DEFAULT_ADDRESS = '/run/moor/moor.sock';
 /** containerd's limit for a message in either direction. */
 const MAX_MESSAGE_BYTES = 16 << 20;
 
-/** A daemon that restarts is back within a second; waiting longer between attempts only delays its clients. */
-const MAX_BACKOFF_MS = 1000;
+/** A daemon that restarts is back in no time; longer pauses between attempts only keep its clients from it. */
+const MAX_BACKOFF_MS = 200;
 const FIRST_BACKOFF_MS = 20;
 
 /**

@@ -1,6 +1,7 @@
 import { NamespacesDefinition, type Namespace } from '../proto/gen/containerd/services/namespaces.ts';
 import { internal } from '../ttrpc/errors.ts';
 import type { CallOptions, ServiceClient } from '../ttrpc/service.ts';
+import type { Headers } from './channel.ts';
 import type { Connection } from './connection.ts';
 
 export type { Namespace };
@@ -12,8 +13,9 @@ export type Labels = { readonly [key: string]: string };
 export class Namespaces {
   readonly #service: ServiceClient<typeof NamespacesDefinition>;
 
-  constructor(connection: Connection) {
-    this.#service = connection.service(NamespacesDefinition);
+  /** containerd's daemon wants a namespace to publish the events of these calls in. */
+  constructor(connection: Connection, headers: Headers) {
+    this.#service = connection.service(NamespacesDefinition, headers);
   }
 
   /** @throws RpcError AlreadyExists, InvalidArgument for a malformed name */

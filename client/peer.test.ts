@@ -66,6 +66,16 @@ export class Peer implements AsyncDisposable {
     await gone;
   }
 
+  /** Where tests have their FIFOs made. */
+  get fifoDirectory(): string {
+    return join(this.directory, 'fifo');
+  }
+
+  /** What clients have left behind there. */
+  fifoDirectories(): string[] {
+    return existsSync(this.fifoDirectory) ? readdirSync(this.fifoDirectory) : [];
+  }
+
   get log(): string {
     return readFileSync(join(this.directory, 'log'), 'utf8');
   }
@@ -97,8 +107,12 @@ const commands: { readonly [name in PeerName]: (peer: Peer) => string[] } = {
   },
   moord: (peer) => [
     join(repository, 'bin/moord'),
-    ...['--address', peer.address, '--root', join(peer.directory, 'root')],
-    ...['--state', join(peer.directory, 'state')],
+    '--address',
+    peer.address,
+    '--root',
+    join(peer.directory, 'root'),
+    '--state',
+    join(peer.directory, 'state'),
   ],
 };
 
@@ -129,11 +143,6 @@ function mountsUnder(directory: string): string[] {
     .map((line) => line.split(' ')[4] ?? '')
     .filter((target) => target.startsWith(`${directory}/`))
     .reverse();
-}
-
-/** Directories of FIFOs that clients have left behind. */
-export function fifoDirectories(): string[] {
-  return readdirSync('/run').filter((name) => name.startsWith('moor-stdio-'));
 }
 
 /** All of a stream as text. */

@@ -121,6 +121,8 @@ export abstract class Process implements AsyncDisposable {
       const askedAt = Date.now();
       try {
         const { exitStatus, exitedAt } = await this.tasks.wait(this.#name(), call);
+        // What is still to be written nobody will read; the shim may hold the FIFO open until the deletion.
+        this.stdio.stdin?.destroy();
         return exitOf(exitStatus, exitedAt);
       } catch (error) {
         if (!isCode(error, Code.Unavailable)) throw error;
@@ -169,7 +171,8 @@ export abstract class Process implements AsyncDisposable {
   /**
    * Deletes what is left of a process that has ended. Its streams can still be read to their end.
    *
-   * @throws RpcError FailedPrecondition when it runs and `force` is not set, NotFound when it has been deleted
+   * @throws RpcError FailedPrecondition (Unknown from containerd) when it runs and `force` is not set, NotFound when it has
+   *   been deleted
    */
   async delete(options: DeleteOptions = {}): Promise<Exit> {
     const { force = false, ...call } = options;
