@@ -63,7 +63,7 @@ export class ExecProcess extends ContainerProcess {
 
   async #launch(stdio: ProcessStdio): Promise<number> {
     const { pidFile, spec, runc, reaper, onExit } = this.#context;
-    using expecting = reaper.expect();
+    using expectation = reaper.expect();
     try {
       await runc.exec(spec, {
         pidFile,
@@ -73,7 +73,7 @@ export class ExecProcess extends ContainerProcess {
       });
       const pid = readPid(pidFile);
       stdio.started();
-      void reaper.exitOf(pid).then((exit) => {
+      void expectation.exitOf(pid).then((exit) => {
         if (this.ended(exit)) onExit(exit);
       });
       return pid;

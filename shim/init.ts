@@ -132,7 +132,7 @@ export class InitProcess extends ContainerProcess {
     const { bundle, reaper, onExit } = this.#context;
     const { stdio } = this;
     if (stdio === undefined) throw internal('the process has no descriptors');
-    using expecting = reaper.expect();
+    using expectation = reaper.expect();
     const pidFile = join(bundle, PID_FILE);
     try {
       await make({
@@ -143,7 +143,7 @@ export class InitProcess extends ContainerProcess {
       });
       const pid = readPid(pidFile);
       stdio.started();
-      void reaper.exitOf(pid).then((exit) => {
+      void expectation.exitOf(pid).then((exit) => {
         if (this.ended(exit)) onExit(exit);
       });
       return pid;

@@ -103,10 +103,11 @@ async function readable(fd: number, signal: AbortSignal): Promise<void> {
   );
   const aborted = () => reject(signal.reason as Error);
   signal.addEventListener('abort', aborted, { once: true });
-  using poll = new Poll(fd, 'readable', (error) => (error ? reject(error) : resolve()));
+  const poll = new Poll(fd, 'readable', (error) => (error ? reject(error) : resolve()));
   try {
     await promise;
   } finally {
+    poll.close();
     clearTimeout(timeout);
     signal.removeEventListener('abort', aborted);
   }

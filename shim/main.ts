@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import { messageOf } from '../ttrpc/errors.ts';
 import { parseFlags, type Flags } from './flags.ts';
 import { Log } from './log.ts';
+import { SOCKET_FD } from './socket.ts';
 
 const [STDIN, STDOUT, STDERR] = [0, 1, 2];
 const PROGRAM = 'containerd-shim-moor-v1';
@@ -11,6 +12,7 @@ const PROGRAM = 'containerd-shim-moor-v1';
 async function main(flags: Flags): Promise<void> {
   if (flags.version) return print((await import('./info.ts')).versionText(PROGRAM));
   if (flags.info) return print((await import('./info.ts')).encodeInfo(readInput()));
+  if (flags.action === 'template') return serveForked();
   if (flags.namespace === '') throw new Error('the namespace must be given');
   const { namespace, id, action } = flags;
   const log = new Log(STDERR, flags.debug ? 'debug' : 'info', { namespace, id });
@@ -20,10 +22,18 @@ async function main(flags: Flags): Promise<void> {
     case 'delete':
       return print(await (await import('./delete.ts')).deleteTask(flags, log));
     case 'serve':
-      return (await import('./serve.ts')).serve({ namespace, events: eventsPath(), log });
+      return (await import('./serve.ts')).serve({ namespace, events: eventsPath(), log, socket: SOCKET_FD });
     default:
       throw new Error(`unknown action ${action || '(none)'}`);
   }
+}
+
+/** In the template, for ever; in each shim that it forks, until that shim is done. */
+async function serveForked(): Promise<void> {
+  const [{ serve }, { serveTemplate }] = await Promise.all([import('./serve.ts'), import('./template.ts')]);
+  const { namespace, id, debug, listener } = await serveTemplate();
+  const log = new Log(STDERR, debug ? 'debug' : 'info', { namespace, id });
+  return serve({ namespace, events: eventsPath(), log, socket: listener });
 }
 
 /** The path of the daemon's ttrpc socket, which some daemons write as a URI. */

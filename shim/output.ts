@@ -17,6 +17,8 @@ export interface Output {
   readonly handed: Handed;
   /** The runtime has its copies: closes the process's end here, so that the process's own is the last. */
   spawned(): void;
+  /** The runtime has succeeded; the process exists. */
+  started(): void;
   /** The process has ended. */
   exited(): void;
   /** Resolves when all that the process wrote is where it should be. Never rejects, and not before `exited`. */
@@ -35,6 +37,7 @@ export interface Owner {
 export const NULL_OUTPUT: Output = {
   handed: 'ignore',
   spawned() {},
+  started() {},
   exited() {},
   settled: Promise.resolve(),
   close() {},
@@ -63,6 +66,8 @@ export class DirectOutput implements Output {
     this.#outlet.writer.close();
   }
 
+  started(): void {}
+
   exited(): void {
     this.close();
   }
@@ -82,7 +87,8 @@ export class PumpedOutput implements Output {
   readonly #outlet: Outlet;
   readonly #input: Descriptor;
   readonly #end: Descriptor;
-  readonly #pump: Pump;
+  readonly #done = Promise.withResolvers<void>();
+  #pump: Pump | undefined;
   #linger: NodeJS.Timeout | undefined;
 
   constructor(outlet: Outlet, owner: Owner) {
@@ -91,8 +97,7 @@ export class PumpedOutput implements Output {
     this.#input = new Descriptor(read);
     this.#end = new Descriptor(write);
     chown(this.#end, owner);
-    this.#pump = new Pump(read, outlet.writer.fd);
-    this.settled = this.#pump.done.then(() => this.#release());
+    this.settled = this.#done.promise;
   }
 
   get handed(): number {
@@ -103,14 +108,21 @@ export class PumpedOutput implements Output {
     this.#end.close();
   }
 
+  /** Not earlier: what the runtime prints when it fails is not the process's, and reaches the caller as an error. */
+  started(): void {
+    this.#pump = new Pump(this.#input.fd, this.#outlet.writer.fd);
+    void this.#pump.done.then(() => this.#release());
+  }
+
   exited(): void {
     // From here on a client that has left is told from one that reads slowly: writing fails when nobody is left.
     this.#outlet.keeper?.close();
-    this.#linger = setTimeout(() => this.#pump.finish(), LINGER_MS);
+    this.#linger = setTimeout(() => this.#pump?.finish(), LINGER_MS);
   }
 
   close(): void {
-    this.#pump.close();
+    this.#pump?.close();
+    this.#release();
   }
 
   #release(): void {
@@ -118,6 +130,7 @@ export class PumpedOutput implements Output {
     this.#input.close();
     this.#end.close();
     closeOutlet(this.#outlet);
+    this.#done.resolve();
   }
 }
 

@@ -7,4 +7,9 @@ export class Queue {
     this.#last = result.catch(() => undefined);
     return result;
   }
+
+  /** Resolves when everything that has come so far is done, or has failed. */
+  async idle(): Promise<void> {
+    await this.#last;
+  }
 }

@@ -16,6 +16,12 @@ export interface Spawned {
   once(event: 'exit', listener: () => void): unknown;
 }
 
+/** While it is not disposed, no exit is lost. */
+export interface Expectation extends Disposable {
+  /** Resolves with the exit of a process, at once if it has been seen. Ask once for each pid. */
+  exitOf(pid: number): Promise<Exit>;
+}
+
 /**
  * Waits for every process that ends up as a child of the shim: the containers' processes, which the OCI runtime leaves to it,
  * and all orphans below them, because the shim is their subreaper.
@@ -50,9 +56,10 @@ export class Reaper {
   }
 
   /** Keeps the exits of unknown pids until it is disposed: a new process is about to appear. */
-  expect(): Disposable {
+  expect(): Expectation {
     this.#expecting++;
     return {
+      exitOf: (pid) => this.#exitOf(pid),
       [Symbol.dispose]: () => {
         this.#expecting--;
         if (this.#expecting === 0) this.#unclaimed.clear();
@@ -60,23 +67,18 @@ export class Reaper {
     };
   }
 
-  /** Resolves with the exit of a process, at once if it has been seen. Ask for a pid within `expect` only, and once. */
-  exitOf(pid: number): Promise<Exit> {
-    const seen = this.#unclaimed.get(pid);
-    if (seen !== undefined) {
-      this.#unclaimed.delete(pid);
-      return Promise.resolve(seen);
-    }
-    return new Promise((resolve) => {
-      this.#watched.set(pid, resolve);
-    });
-  }
-
   /** Reaps every child that has ended. One signal may stand for several exits. */
   sweep(): void {
     for (const pid of childPids()) {
       if (!this.#spawned.has(pid)) this.#reap(pid);
     }
+  }
+
+  #exitOf(pid: number): Promise<Exit> {
+    const seen = this.#unclaimed.get(pid);
+    if (seen === undefined) return new Promise((resolve) => this.#watched.set(pid, resolve));
+    this.#unclaimed.delete(pid);
+    return Promise.resolve(seen);
   }
 
   #reap(pid: number): void {

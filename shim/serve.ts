@@ -1,5 +1,4 @@
 import { rmSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { prctlName } from '../native/native.ts';
 import { TaskDefinition as TaskV2 } from '../proto/gen/containerd/task/v2.ts';
@@ -10,7 +9,6 @@ import type { Log } from './log.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
 import { taskService } from './service.ts';
-import { SOCKET_FD } from './socket.ts';
 
 /** How long the last events may take to reach the daemon, and the last bytes a client. */
 const FAREWELL_MS = 10_000;
@@ -20,13 +18,15 @@ export interface ServeOptions {
   /** Path of the daemon's ttrpc socket; empty for none. */
   readonly events: string;
   readonly log: Log;
+  /** The listening socket. */
+  readonly socket: number;
 }
 
 /**
- * Serves the task service on the inherited socket until it is told to shut down; then takes the socket's file away and
+ * Serves the task service on a listening socket until it is told to shut down; then takes the socket's file away and
  * resolves. Nothing is left to do but to exit.
  */
-export async function serve({ namespace, events, log }: ServeOptions): Promise<void> {
+export async function serve({ namespace, events, log, socket }: ServeOptions): Promise<void> {
   prctlName('moor-shim');
   const reaper = new Reaper();
   const publisher = new Publisher(events, namespace, log);
@@ -47,12 +47,11 @@ export async function serve({ namespace, events, log }: ServeOptions): Promise<v
     },
   });
   reaper.start();
-  const listener = await listen(server);
+  const listener = await listen(server, socket);
   log.debug('the shim serves');
   const { delivered } = await ended;
-  const path = listener.address();
-  listener.close();
-  if (typeof path === 'string') rmSync(path, { force: true });
+  const path = boundPath(SOCKET_FD);
+  if (path !== undefined) rmSync(path, { force: true });
   const giveUp = new AbortController();
   const farewell = Promise.all([delivered, publisher.flush(giveUp.signal)]);
   await Promise.race([farewell, sleep(FAREWELL_MS)]);
@@ -62,14 +61,4 @@ export async function serve({ namespace, events, log }: ServeOptions): Promise<v
   publisher.close();
   reaper.stop();
   log.debug('the shim ends');
-}
-
-/** The server's own listener would not tell its path, which is to go with the shim. */
-async function listen(server: TtrpcServer): Promise<Server> {
-  const listener = createServer((socket) => server.serve(socket));
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  listener.once('listening', resolve).once('error', reject);
-  listener.listen({ fd: SOCKET_FD });
-  await promise;
-  return listener;
 }

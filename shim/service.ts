@@ -97,6 +97,8 @@ export function taskService(
     },
 
     state: async (request) => {
+      // A new daemon asks this while the creation that its predecessor wanted may still be under way.
+      await creations.idle();
       const container = containerOf(request);
       const process = container.process(request.execId);
       const { stdin, stdout, stderr, terminal } = process.request;
@@ -164,6 +166,7 @@ export function taskService(
     connect: async () => ({ shimPid: getPid(), taskPid: current?.init.pid }),
 
     shutdown: async (request) => {
+      await creations.idle();
       if (current === undefined || request.now) shutdown(Promise.all(undelivered));
       return {};
     },

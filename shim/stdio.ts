@@ -184,7 +184,9 @@ class PlainStdio implements ProcessStdio {
     for (const output of this.#outputs) output.spawned();
   }
 
-  started(): void {}
+  started(): void {
+    for (const output of this.#outputs) output.started();
+  }
 
   exited(): void {
     if (this.#inlet !== undefined) closeInlet(this.#inlet);

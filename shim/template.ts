@@ -1,0 +1,171 @@
+import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { childPids, fork, listenUnix, Poll, setSid, socketPair, waitPid } from '../native/native.ts';
+import { TaskDefinition } from '../proto/gen/containerd/task/v3.ts';
+import { TtrpcClient } from '../ttrpc/client.ts';
+import { messageOf } from '../ttrpc/errors.ts';
+import { TtrpcServer } from '../ttrpc/server.ts';
+import { Log } from './log.ts';
+import { Publisher } from './publisher.ts';
+import { Reaper } from './reaper.ts';
+import { taskService } from './service.ts';
+
+/** The descriptor that the template inherits its connection with the daemon as. */
+const DAEMON_FD = 3;
+const [STDOUT, STDERR] = [1, 2];
+const WARM_UP_ROUNDS = 20;
+const BACKLOG = 16;
+
+/** What the daemon asks for, one JSON object a line. */
+export interface ForkRequest {
+  /** Names the answer. */
+  readonly sequence: number;
+  readonly namespace: string;
+  readonly id: string;
+  /** Path of the daemon's gRPC socket. */
+  readonly address: string;
+  readonly bundle: string;
+  /** Path of the socket to listen on; nobody has it yet. */
+  readonly socket: string;
+  readonly debug: boolean;
+}
+
+/** What a forked shim goes on with, in a process of its own. */
+export interface Forked extends ForkRequest {
+  /** The listening socket. */
+  readonly listener: number;
+}
+
+/**
+ * Waits with the shim's code loaded, and forks one shim for each line the daemon writes; answers with `{"sequence", "pid"}` or
+ * `{"sequence", "error"}`. The process ends with the daemon's connection. Its shims live on.
+ *
+ * Resolves once in each forked shim, and never in the template itself.
+ */
+export async function serveTemplate(): Promise<Forked> {
+  await warmUp();
+  const { promise, resolve } = Promise.withResolvers<Forked>();
+  const lines = new Lines();
+  const waiting: string[] = [];
+  const reap = () => {
+    for (const pid of childPids()) waitPid(pid);
+  };
+  process.on('SIGCHLD', reap);
+  const poll = new Poll(DAEMON_FD, 'readable', () => {
+    const read = lines.read(DAEMON_FD);
+    if (read === undefined) process.exit(0);
+    waiting.push(...read);
+    if (waiting.length > 0) setImmediate(forkNext);
+  });
+
+  // Not from the poll's own callback: what the loop has fetched along with that event would be handled by both processes.
+  function forkNext(): void {
+    const line = waiting.shift();
+    if (line === undefined) return;
+    const forked = forkFor(line);
+    if (forked === undefined) {
+      setImmediate(forkNext);
+      return;
+    }
+    poll.close();
+    closeSync(DAEMON_FD);
+    process.off('SIGCHLD', reap);
+    waiting.length = 0;
+    resolve(forked);
+  }
+  return await promise;
+}
+
+/** @returns the request in the shim, undefined in the template, which has answered the daemon */
+function forkFor(line: string): Forked | undefined {
+  const request = JSON.parse(line) as ForkRequest;
+  const { sequence } = request;
+  let listener: number;
+  let pid: number;
+  try {
+    listener = listenUnix(request.socket, BACKLOG);
+    try {
+      pid = fork();
+    } catch (error) {
+      closeSync(listener);
+      throw error;
+    }
+  } catch (error) {
+    answer({ sequence, error: messageOf(error) });
+    return undefined;
+  }
+  if (pid > 0) {
+    closeSync(listener);
+    answer({ sequence, pid });
+    return undefined;
+  }
+  becomeOwnProcess(request);
+  return { ...request, listener };
+}
+
+function answer(value: object): void {
+  const bytes = Buffer.from(`${JSON.stringify(value)}\n`);
+  for (let written = 0; written < bytes.length;) written += writeSync(DAEMON_FD, bytes, written);
+}
+
+/** A session, a working directory, a log, a name: what a process that was started afresh would have of its own. */
+function becomeOwnProcess({ namespace, id, address, bundle }: ForkRequest): void {
+  setSid();
+  process.chdir(bundle);
+  // The lowest free descriptor is taken (open(2)), so these become standard output and standard error.
+  for (const standard of [STDOUT, STDERR]) {
+    closeSync(standard);
+    openSync(join(bundle, 'log'), constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600);
+  }
+  process.env['NAMESPACE'] = namespace;
+  process.title = `moor-shim -namespace ${namespace} -id ${id} -address ${address}`;
+}
+
+/**
+ * Does once what every shim does, on a service without containers: what V8 has parsed, compiled and allocated for it is shared by
+ * all shims, which take less time and memory (see fork.ts).
+ */
+async function warmUp(): Promise<void> {
+  const log = new Log(STDERR, 'error');
+  const reaper = new Reaper();
+  const publisher = new Publisher('', '', log);
+  const service = taskService({ namespace: 'warm', reaper, publisher, log, shutdown: () => {} });
+  const server = new TtrpcServer().add(TaskDefinition, service);
+  const [ours, theirs] = socketPair();
+  server.serve(new Socket({ fd: ours }));
+  const client = new TtrpcClient(new Socket({ fd: theirs }));
+  const task = client.service(TaskDefinition);
+  for (let round = 0; round < WARM_UP_ROUNDS; round += 1) {
+    await Promise.allSettled([
+      task.state({ id: 'none' }),
+      task.kill({ id: 'none' }),
+      task.exec({ id: 'none' }),
+    ]);
+  }
+  client.close();
+  await server.close();
+  await execa(process.execPath, ['--version'], { stdin: 'ignore', reject: false });
+}
+
+/** Splits what is read into lines. */
+class Lines {
+  readonly #buffer = Buffer.alloc(16 * 1024);
+  #rest = '';
+
+  /** @returns complete lines, or undefined at the end of the stream */
+  read(fd: number): string[] | undefined {
+    let length: number;
+    try {
+      length = readSync(fd, this.#buffer);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return [];
+      throw error;
+    }
+    if (length === 0) return undefined;
+    const lines = (this.#rest + this.#buffer.toString('utf8', 0, length)).split('\n');
+    this.#rest = lines.pop() ?? '';
+    return lines;
+  }
+}
