@@ -37,6 +37,8 @@ const schema = table({
   }),
   ttrpc: table({ address: text(''), ...owner }),
   debug: table({ level: choice(levels, 'info') }),
+  /** How Moor's own shims are started: forked from one template, or each afresh. */
+  shim: table({ spawn: choice(['fork', 'exec'] as const, 'fork') }),
   timeouts: table({
     'moor.timeout.shutdown': duration('5s'),
   }),

@@ -73,6 +73,7 @@ export class Daemon {
       events: exchange,
       log,
       shim: shimCommand(),
+      spawn: config.shim.spawn,
       debug: log.isLevelEnabled('debug'),
     });
     this.#opened.defer(() => tasks.close());

@@ -19,7 +19,7 @@ import { ForeignShim } from './foreign-shim.ts';
 import type { DaemonAddresses, Launcher } from './launcher.ts';
 import { EXIT_TOPIC, type EventPublisher } from './notices.ts';
 import { foreignOptions, ownOptions, restorePath, typeName } from './options.ts';
-import { OwnShim } from './own-shim.ts';
+import { OwnShim, type ShimSpawn } from './own-shim.ts';
 import { type Found, recoverTask } from './recovery.ts';
 import { resolveRuntime } from './runtime-name.ts';
 import { specBytes } from './spec.ts';
@@ -34,6 +34,8 @@ export interface TaskManagerOptions {
   readonly log: Logger;
   /** Program and first arguments that run Moor's own shim; `shimCommand()` is the one beside this program. */
   readonly shim: readonly string[];
+  /** How that is started. */
+  readonly spawn: ShimSpawn;
   /** Shims log details. */
   readonly debug: boolean;
 }
@@ -77,10 +79,10 @@ export class TaskManager {
   readonly #removals = new Set<Promise<void>>();
 
   constructor(options: TaskManagerOptions) {
-    const { state, addresses, events, log, debug } = options;
+    const { state, addresses, events, log, debug, spawn } = options;
     this.#options = options;
     this.#directory = join(state, 'tasks');
-    this.#own = new OwnShim({ addresses, state, command: options.shim, debug });
+    this.#own = new OwnShim({ addresses, state, command: options.shim, debug, spawn, log });
     this.#surroundings = {
       events,
       log,
@@ -173,6 +175,7 @@ export class TaskManager {
 
   /** Lets go of all shims; containers run on. Files of deleted tasks are gone when it resolves. */
   async close(): Promise<void> {
+    this.#own.close();
     for (const task of this.#tasks.values()) task.leave();
     await Promise.all(this.#removals);
   }

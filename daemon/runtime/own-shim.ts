@@ -1,15 +1,18 @@
 /** Starting Moor's own shim. */
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Logger } from 'pino';
 import { listenUnix } from '../../native/native.ts';
 import { DeleteResponse } from '../../proto/gen/containerd/task/v2.ts';
+import { TtrpcClient } from '../../ttrpc/client.ts';
 import { internal, messageOf } from '../../ttrpc/errors.ts';
-import { type Bundle, hasCode } from './bundle.ts';
+import type { Bundle } from './bundle.ts';
 import { invoke } from './invocation.ts';
 import { type DaemonAddresses, DELETE_TIMEOUT_MS, type Launcher, type StartedShim } from './launcher.ts';
+import { ShimTemplate } from './template.ts';
 
 export interface OwnShimOptions {
   readonly addresses: DaemonAddresses;
@@ -19,7 +22,12 @@ export interface OwnShimOptions {
   readonly command: readonly string[];
   /** Shims log details. */
   readonly debug: boolean;
+  /** Whether shims are forked from a template, or started afresh each. */
+  readonly spawn: ShimSpawn;
+  readonly log: Logger;
 }
+
+export type ShimSpawn = 'fork' | 'exec';
 
 /** How many connections may wait for a shim that is busy; one daemon makes one. */
 const BACKLOG = 16;
@@ -45,21 +53,35 @@ export function runcRoot(state: string): string {
 export class OwnShim implements Launcher {
   readonly own = true;
   readonly #options: OwnShimOptions;
+  readonly #template: ShimTemplate | undefined;
 
   constructor(options: OwnShimOptions) {
     this.#options = options;
+    mkdirSync(join(options.state, 's'), { recursive: true, mode: 0o711 });
+    if (options.spawn === 'fork') {
+      const { command, log } = options;
+      this.#template = new ShimTemplate({ command, env: this.#environment(), log });
+      this.#template.start();
+    }
+  }
+
+  /** Starts no more shims. Those that run are left alone. */
+  close(): void {
+    this.#template?.close();
   }
 
   /**
-   * The daemon makes the listening socket and the shim inherits it: the daemon can connect at once and its first call waits in
-   * the kernel until the shim serves, and a shim that dies takes the last copy of the socket with it.
+   * The socket listens before the shim has it, made by the template or by the daemon: the daemon can connect at once and its first
+   * call waits in the kernel until the shim serves, and a shim that dies takes the last copy of the socket with it.
    */
   async start(bundle: Bundle): Promise<StartedShim> {
     const address = this.#socketPath(bundle);
-    const socket = this.#listen(address);
+    const bootstrap = { runtime: 'io.containerd.runc.v2', binary: '', apiVersion: 3, address } as const;
+    bundle.writeBootstrap(bootstrap, 'first');
+    const forked = await this.#fork(bundle, address);
+    if (forked !== undefined) return { bootstrap, pid: forked.pid };
+    const socket = listenUnix(address, BACKLOG);
     try {
-      const bootstrap = { runtime: 'io.containerd.runc.v2', binary: '', apiVersion: 3, address } as const;
-      bundle.writeBootstrap(bootstrap, 'first');
       return { bootstrap, pid: await this.#spawn(bundle, socket) };
     } finally {
       closeSync(socket);
@@ -72,7 +94,7 @@ export class OwnShim implements Launcher {
     const outcome = await invoke({
       command: [...command, ...flags, '-bundle', bundle.path, 'delete'],
       cwd: bundle.path,
-      env: this.#environment(bundle),
+      env: { ...this.#environment(), NAMESPACE: bundle.namespace },
       timeout: DELETE_TIMEOUT_MS,
     });
     return DeleteResponse.decode(outcome.stdout);
@@ -81,6 +103,29 @@ export class OwnShim implements Launcher {
   /** The log is a regular file in the bundle, and the shim writes it alone. */
   followLog(): () => void {
     return () => {};
+  }
+
+  /** @returns undefined when no shim was forked; the socket's path is free then */
+  async #fork(
+    { namespace, id, path }: Bundle,
+    socket: string,
+  ): Promise<{ pid: number | undefined } | undefined> {
+    if (this.#template === undefined) return undefined;
+    const { addresses, debug, log } = this.#options;
+    try {
+      const request = { namespace, id, address: addresses.grpc, bundle: path, socket, debug };
+      return { pid: await this.#template.fork(request) };
+    } catch (error) {
+      log.warn({ id, namespace, err: error }, 'the shim is started afresh');
+    }
+    // The template may have died between the fork and its answer. Only a shim that lives keeps the socket open.
+    try {
+      (await TtrpcClient.connect(socket)).close();
+      return { pid: undefined };
+    } catch {
+      rmSync(socket, { force: true });
+      return undefined;
+    }
   }
 
   async #spawn(bundle: Bundle, socket: number): Promise<number> {
@@ -92,7 +137,7 @@ export class OwnShim implements Launcher {
     try {
       const child = spawn(program, args, {
         cwd: path,
-        env: this.#environment(bundle),
+        env: { ...this.#environment(), NAMESPACE: namespace },
         detached: true,
         stdio: ['ignore', log, log, socket],
       });
@@ -106,29 +151,18 @@ export class OwnShim implements Launcher {
     }
   }
 
-  #listen(address: string): number {
-    try {
-      return listenUnix(address, BACKLOG);
-    } catch (error) {
-      if (!hasCode(error, 'ENOENT')) throw error;
-      mkdirSync(join(this.#options.state, 's'), { recursive: true, mode: 0o711 });
-      return listenUnix(address, BACKLOG);
-    }
-  }
-
   /** Short, since a socket's path holds 107 bytes; random, since a former shim of the same task may not be gone yet. */
   #socketPath({ namespace, id }: Bundle): string {
     const hash = createHash('sha256').update(`${namespace}/${id}/`).update(randomBytes(16)).digest('hex');
     return join(this.#options.state, 's', hash.slice(0, 16));
   }
 
-  #environment({ namespace }: Bundle): Record<string, string> {
+  #environment(): Record<string, string> {
     const { grpc, ttrpc } = this.#options.addresses;
     return {
       PATH: process.env.PATH ?? '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
       TTRPC_ADDRESS: ttrpc,
       GRPC_ADDRESS: grpc,
-      NAMESPACE: namespace,
       MAX_SHIM_VERSION: '3',
       MOOR_RUNC_ROOT: runcRoot(this.#options.state),
     };

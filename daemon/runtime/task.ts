@@ -349,7 +349,7 @@ export class Task {
   /** Ends a shim that has no container any more. One that does not go by itself is killed. */
   async stopShim(shim: Shim): Promise<void> {
     try {
-      await shim.task.shutdown({ id: this.id, now: true }, { timeout: SHUTDOWN_TIMEOUT_MS });
+      await shim.task.shutdown({ id: this.id }, { timeout: SHUTDOWN_TIMEOUT_MS });
     } catch (error) {
       if (!isCode(error, Code.Unavailable)) {
         this.log.warn({ err: error }, 'the shim does not shut down; it is killed');

@@ -30,6 +30,7 @@ const tasks = new TaskManager({
   events: exchange,
   log,
   shim: shimCommand(),
+  spawn: 'fork',
   debug: false,
 });
 const containers = {

@@ -102,12 +102,25 @@ export class Host {
     this.#client?.close();
   }
 
-  /** Makes a container that runs `command`. */
-  container(id: string, command: string[], runtime: string): void {
+  bundle(id: string): string {
+    return join(this.directory, 'tasks', this.namespace, id);
+  }
+
+  /**
+   * Makes a container that runs `command`.
+   *
+   * @param slow the command of runc that takes one and a half seconds longer than it would
+   */
+  container(id: string, command: string[], runtime: string, slow = 'none'): void {
+    const runc = join(this.directory, `runc-${slow}`);
+    const script = `#!/bin/sh\ncase " $* " in *" ${slow} "*) sleep 1.5;; esac\nexec runc "$@"\n`;
+    writeFileSync(runc, script, { mode: 0o755 });
     const path = join(this.directory, 'containers', this.namespace);
     mkdirSync(path, { recursive: true });
     const spec = Buffer.from(JSON.stringify(this.spec(id, command)));
-    const options = Options.encode(Options.fromPartial({ root: join(this.directory, 'runc') })).finish();
+    const options = Options.encode(
+      Options.fromPartial({ root: join(this.directory, 'runc'), binaryName: slow === 'none' ? '' : runc }),
+    ).finish();
     const container = Container.fromPartial({
       id,
       spec: { typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/Spec', value: spec },
