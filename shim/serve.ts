@@ -9,6 +9,7 @@ import type { Log } from './log.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
 import { taskService } from './service.ts';
+import { boundPath } from './socket.ts';
 
 /** How long the last events may take to reach the daemon, and the last bytes a client. */
 const FAREWELL_MS = 10_000;
@@ -47,10 +48,10 @@ export async function serve({ namespace, events, log, socket }: ServeOptions): P
     },
   });
   reaper.start();
-  const listener = await listen(server, socket);
+  await server.listenFd(socket);
   log.debug('the shim serves');
   const { delivered } = await ended;
-  const path = boundPath(SOCKET_FD);
+  const path = boundPath(socket);
   if (path !== undefined) rmSync(path, { force: true });
   const giveUp = new AbortController();
   const farewell = Promise.all([delivered, publisher.flush(giveUp.signal)]);
