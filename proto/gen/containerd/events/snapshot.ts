@@ -14,19 +14,22 @@ export const protobufFileName = "containerd/events/snapshot.proto";
 export interface SnapshotPrepare {
   key: string;
   parent: string;
+  snapshotter: string;
 }
 
 export interface SnapshotCommit {
   key: string;
   name: string;
+  snapshotter: string;
 }
 
 export interface SnapshotRemove {
   key: string;
+  snapshotter: string;
 }
 
 function createBaseSnapshotPrepare(): SnapshotPrepare {
-  return { key: "", parent: "" };
+  return { key: "", parent: "", snapshotter: "" };
 }
 
 export const SnapshotPrepare: MessageFns<SnapshotPrepare> = {
@@ -36,6 +39,9 @@ export const SnapshotPrepare: MessageFns<SnapshotPrepare> = {
     }
     if (message.parent !== "") {
       writer.uint32(18).string(message.parent);
+    }
+    if (message.snapshotter !== "") {
+      writer.uint32(42).string(message.snapshotter);
     }
     return writer;
   },
@@ -69,6 +75,14 @@ export const SnapshotPrepare: MessageFns<SnapshotPrepare> = {
             message.parent = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.snapshotter = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -88,12 +102,13 @@ export const SnapshotPrepare: MessageFns<SnapshotPrepare> = {
     const message = createBaseSnapshotPrepare();
     message.key = object.key ?? "";
     message.parent = object.parent ?? "";
+    message.snapshotter = object.snapshotter ?? "";
     return message;
   },
 };
 
 function createBaseSnapshotCommit(): SnapshotCommit {
-  return { key: "", name: "" };
+  return { key: "", name: "", snapshotter: "" };
 }
 
 export const SnapshotCommit: MessageFns<SnapshotCommit> = {
@@ -103,6 +118,9 @@ export const SnapshotCommit: MessageFns<SnapshotCommit> = {
     }
     if (message.name !== "") {
       writer.uint32(18).string(message.name);
+    }
+    if (message.snapshotter !== "") {
+      writer.uint32(42).string(message.snapshotter);
     }
     return writer;
   },
@@ -136,6 +154,14 @@ export const SnapshotCommit: MessageFns<SnapshotCommit> = {
             message.name = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.snapshotter = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -155,18 +181,22 @@ export const SnapshotCommit: MessageFns<SnapshotCommit> = {
     const message = createBaseSnapshotCommit();
     message.key = object.key ?? "";
     message.name = object.name ?? "";
+    message.snapshotter = object.snapshotter ?? "";
     return message;
   },
 };
 
 function createBaseSnapshotRemove(): SnapshotRemove {
-  return { key: "" };
+  return { key: "", snapshotter: "" };
 }
 
 export const SnapshotRemove: MessageFns<SnapshotRemove> = {
   encode(message: SnapshotRemove, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.key !== "") {
       writer.uint32(10).string(message.key);
+    }
+    if (message.snapshotter !== "") {
+      writer.uint32(42).string(message.snapshotter);
     }
     return writer;
   },
@@ -192,6 +222,14 @@ export const SnapshotRemove: MessageFns<SnapshotRemove> = {
             message.key = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.snapshotter = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -210,6 +248,7 @@ export const SnapshotRemove: MessageFns<SnapshotRemove> = {
   fromPartial(object: DeepPartial<SnapshotRemove>): SnapshotRemove {
     const message = createBaseSnapshotRemove();
     message.key = object.key ?? "";
+    message.snapshotter = object.snapshotter ?? "";
     return message;
   },
 };
