@@ -1,6 +1,7 @@
 /** The daemon's life: what it opens, in which order, and how it lets go again. */
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { closeRange } from '../native/native.ts';
 import { EventsDefinition } from '../proto/gen/containerd/services/events_ttrpc.ts';
 import { messageOf } from '../ttrpc/errors.ts';
 import { TtrpcServer } from '../ttrpc/server.ts';
@@ -19,6 +20,9 @@ import { shimEventsService } from './services/events-ttrpc.ts';
 import { readIdentity } from './services/introspection.ts';
 import { openSocket } from './socket.ts';
 import { version } from './version.ts';
+
+/** Below are standard input, output and error, which the shim template shares. */
+const FIRST_PRIVATE_FD = 3;
 
 export class Daemon {
   readonly #config: Config;
@@ -65,6 +69,9 @@ export class Daemon {
 
     const metadata = await MetadataStore.open(join(config.root, 'metadata'));
     this.#opened.defer(() => metadata.close());
+    // lmdb opens its file for every child as well, and whoever started the daemon may have left more open: shims live on and
+    // must hold nothing of the daemon's.
+    closeRange(FIRST_PRIVATE_FD, 'cloexec');
     const exchange = new Exchange(log);
     this.#opened.defer(() => exchange.close());
     const tasks = new TaskManager({
