@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { containerPids } from './harness/daemon.ts';
 import { expectNothingLeft, holdings } from './harness/leftovers.ts';
 import { suite } from './harness/peers.ts';
@@ -141,6 +142,7 @@ suite('ctr run', {}, (rig) => {
     let out = '';
     child.stdout?.on('data', (chunk: Buffer) => (out += chunk.toString()));
     await eventually('the process is ready', () => out.includes('ready'));
+    await delay(500); // ctr listens for signals only once Start has answered, and nothing shows that
     child.kill('SIGTERM');
     await eventually('ctr ends', () => child.exitCode !== null);
     assert.equal(child.exitCode, 9);

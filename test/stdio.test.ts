@@ -14,7 +14,7 @@ import { digestOf, digestOfRepeated } from './harness/digest.ts';
 import { suite } from './harness/peers.ts';
 import { alive } from './harness/processes.ts';
 import { sharedRootfs } from './harness/rootfs.ts';
-import { eventually } from './harness/wait.ts';
+import { eventually, soon } from './harness/wait.ts';
 
 const mebibyte = 1024 * 1024;
 
@@ -107,13 +107,13 @@ suite('stdio', {}, (rig) => {
   it('a printing container outlives its client and a restart of the daemon between them', async () => {
     const loop = 'while :; do echo tick; sleep 0.01; done';
     const client = rig.ctr.spawn(rig.ctr.runArgs('clock', ['/bin/sh', '-c', loop]));
-    await once(client.stdout as NodeJS.ReadableStream, 'data');
+    await soon('it prints', once(client.stdout as NodeJS.ReadableStream, 'data'));
     const task = await rig.ctr.task('clock');
     client.kill('SIGKILL');
     await rig.daemon.restart();
     assert.deepEqual(await rig.ctr.task('clock'), task);
     const attached = rig.ctr.spawn(['tasks', 'attach', 'clock']);
-    await once(attached.stdout as NodeJS.ReadableStream, 'data');
+    await soon('it prints on', once(attached.stdout as NodeJS.ReadableStream, 'data'));
     attached.kill('SIGKILL');
     await rig.ctr.remove('clock');
   });

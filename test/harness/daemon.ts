@@ -39,6 +39,10 @@ export const shimBinary: Readonly<Record<Peer, string>> = {
   containerd: '/usr/bin/containerd-shim-runc-v2',
 };
 
+/** Where nothing is built, the launchers run the sources. */
+const built = ['moord', 'shim'].every((name) => existsSync(join(repository, `dist/${name}.js`)));
+const sources = built ? {} : { MOOR_SOURCES: '1' };
+
 const running = new Set<ChildProcess>();
 process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
 
@@ -126,7 +130,7 @@ export class Daemon implements AsyncDisposable {
     try {
       const child = spawn(command as string, args, {
         stdio: ['ignore', log, log],
-        env: { ...process.env, ...this.#options.env },
+        env: { ...process.env, ...sources, ...this.#options.env },
       });
       running.add(child);
       child.once('exit', () => running.delete(child));
@@ -210,7 +214,7 @@ export class Daemon implements AsyncDisposable {
     const config = join(this.directory, 'config.toml');
     writeFileSync(config, `version = 2\n${this.#plugins()}${this.#options.config ?? ''}`);
     const flags = ['--address', this.address, '--root', this.root, '--state', this.state, '--config', config];
-    const command = this.peer === 'containerd' ? ['containerd'] : moordCommand();
+    const command = this.peer === 'containerd' ? ['containerd'] : [join(repository, 'bin/moord')];
     return [...command, ...flags, '--log-level', process.env['TEST_LOG_LEVEL'] ?? 'info'];
   }
 
@@ -254,12 +258,6 @@ export function mountsBelow(directory: string): string[] {
 /** Whether a process of the container is left; containers of ctr live in the cgroup `/<namespace>/<id>`. */
 export function containerPids(namespace: string, id: string): number[] {
   return pidsIn(join(namespace, id)).filter(alive);
-}
-
-function moordCommand(): string[] {
-  const built = existsSync(join(repository, 'dist/moord.js')) && process.env['MOOR_SOURCES'] === undefined;
-  if (built) return [join(repository, 'bin/moord')];
-  return ['bash', join(repository, 'scripts/with-node'), join(repository, 'daemon/main.ts')];
 }
 
 function accepts(path: string): Promise<boolean> {
