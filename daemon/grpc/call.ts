@@ -1,12 +1,11 @@
 /** One call in progress, seen from the server: when it must stop, and what its caller said. */
 import type { Metadata as GrpcMetadata } from '@grpc/grpc-js';
-import { type RpcError, cancelled, deadlineExceeded } from '../../ttrpc/errors.ts';
+import { type RpcError, cancelled } from '../../ttrpc/errors.ts';
 import type { CallContext, Metadata } from '../../ttrpc/service.ts';
 
 /** The part of grpc-js's four kinds of server calls that they have in common. */
 export interface WireCall {
   readonly metadata: GrpcMetadata;
-  getDeadline(): Date | number;
   on(event: 'cancelled', listener: () => void): unknown;
 }
 
@@ -23,12 +22,8 @@ export class OpenCall implements CallContext {
     this.waits = waits;
     // Also emitted by grpc-js when the stream of an answered call is closed in good order.
     call.on('cancelled', () => {
-      if (this.#finished) return;
-      this.stop(
-        this.#deadlinePassed()
-          ? deadlineExceeded('deadline exceeded')
-          : cancelled('the caller cancelled the call'),
-      );
+      // The caller of one that ran into its deadline has been told so by grpc-js, or has given up by itself.
+      if (!this.#finished) this.stop(cancelled('the caller is gone, or its deadline has passed'));
     });
   }
 
@@ -53,11 +48,6 @@ export class OpenCall implements CallContext {
 
   finish(): void {
     this.#finished = true;
-  }
-
-  #deadlinePassed(): boolean {
-    const deadline = this.#call.getDeadline();
-    return Date.now() >= (typeof deadline === 'number' ? deadline : deadline.getTime());
   }
 }
 

@@ -12,6 +12,7 @@ import {
   type handleUnaryCall,
   type sendUnaryData,
 } from '@grpc/grpc-js';
+import { setImmediate } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { invalidArgument, messageOf } from '../../ttrpc/errors.ts';
 import type { CallContext, MethodDefinition } from '../../ttrpc/service.ts';
@@ -84,6 +85,9 @@ async function* requestsOf(
     // grpc-js destroys the stream of a cancelled call; why is known better here.
     throw signal.aborted ? signal.reason : error;
   }
+  // Node lets a stream that was reset or lost end like one that was finished, and only then says that it was not.
+  await setImmediate();
+  signal.throwIfAborted();
 }
 
 /** One response. */

@@ -110,20 +110,22 @@ export class GrpcServer {
       else this.#listener.close(() => resolve());
     });
     const reason = unavailable('the daemon is shutting down');
-    const timer = setTimeout(() => this.#calls.stopAll(reason), grace);
-    const cut = setTimeout(() => this.#cut(), grace + CUT_AFTER);
-    const idle = this.#calls.drain(reason);
-    this.#closeSessions();
-    try {
-      await idle;
-      clearTimeout(timer);
+    const stop = setTimeout(() => this.#calls.stopAll(reason), grace);
+    let cut = setTimeout(() => this.#cut(), grace + CUT_AFTER);
+    let over = false;
+    void this.#calls.drain(reason).then(() => {
+      if (over) return;
+      clearTimeout(stop);
       // What is left are answers on their way out.
-      setTimeout(() => this.#cut(), CUT_AFTER).unref();
-      await gone;
-    } finally {
-      clearTimeout(timer);
       clearTimeout(cut);
-    }
+      cut = setTimeout(() => this.#cut(), CUT_AFTER);
+    });
+    this.#closeSessions();
+    // An implementation that does not heed its signal is not waited for: nobody is there to take its answer.
+    await gone;
+    over = true;
+    clearTimeout(stop);
+    clearTimeout(cut);
   }
 
   #cut(): void {
