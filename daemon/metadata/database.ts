@@ -15,6 +15,12 @@ export interface Entry<T> {
   readonly value: T;
 }
 
+/** Is told of every write in the transaction that makes it, when that can only fail by a failing disk any more. */
+export interface Observer {
+  put(key: readonly string[]): void;
+  removed(key: readonly string[]): void;
+}
+
 /** Reads. Inside a transaction they see the state it began with. */
 export class Reader {
   protected readonly store: Store;
@@ -52,22 +58,36 @@ export class Reader {
 /** Reads, and writes that are done all together when the action has returned, or not at all. */
 export class Transaction extends Reader {
   readonly #writes: (() => void)[] = [];
+  readonly #observers: readonly Observer[];
+
+  constructor(store: Store, observers: readonly Observer[]) {
+    super(store);
+    this.#observers = observers;
+  }
 
   put<T>(key: Key, type: MessageType<T>, value: T): void {
     const bytes = Buffer.from(type.encode(value).finish());
-    this.#writes.push(() => this.store.putSync([...key], bytes));
+    this.#writes.push(() => {
+      this.store.putSync([...key], bytes);
+      for (const observer of this.#observers) observer.put(key);
+    });
   }
 
   remove(key: Key): void {
-    this.#writes.push(() => this.store.removeSync([...key]));
+    this.#writes.push(() => this.#remove([...key]));
   }
 
   /** Removes every record whose key goes on after `key`. */
   removeBelow(key: Key): void {
     const keys = [...this.store.getKeys(below(key))];
     this.#writes.push(() => {
-      for (const found of keys) this.store.removeSync(found);
+      for (const found of keys) this.#remove(found);
     });
+  }
+
+  #remove(key: string[]): void {
+    this.store.removeSync(key);
+    for (const observer of this.#observers) observer.removed(key);
   }
 
   write(): void {
@@ -76,6 +96,8 @@ export class Transaction extends Reader {
 }
 
 export class Database extends Reader {
+  readonly #observers: Observer[] = [];
+
   /**
    * Opens the store, which is made when it is not there.
    *
@@ -101,7 +123,7 @@ export class Database extends Reader {
   async update<T>(action: (transaction: Transaction) => T): Promise<T> {
     try {
       return await this.store.transaction(() => {
-        const transaction = new Transaction(this.store);
+        const transaction = new Transaction(this.store, this.#observers);
         const result = action(transaction);
         transaction.write();
         return result;
@@ -109,6 +131,11 @@ export class Database extends Reader {
     } catch (error) {
       throw await commitFailure(error);
     }
+  }
+
+  /** Tells the observer of every write from the next transaction on. */
+  observe(observer: Observer): void {
+    this.#observers.push(observer);
   }
 
   close(): Promise<void> {

@@ -5,7 +5,7 @@ import { alreadyExists, invalidArgument, notFound, unimplemented } from '../../t
 import { type Fields, inMap, parseFilters, present } from '../filters/filter.ts';
 import { type Namespace, checkLabels } from '../identifiers.ts';
 import { timestampNow } from '../timestamp.ts';
-import type { Database, Reader } from './database.ts';
+import type { Database, Reader, Transaction } from './database.ts';
 import { type Labels, set } from './labels.ts';
 import { ensureNamespace } from './namespaces.ts';
 import { type Key, Kind, MAX_KEY_PART_BYTES } from './schema.ts';
@@ -91,6 +91,32 @@ export class LeaseStore {
   }
 }
 
+/**
+ * Makes a lease hold something that the same transaction creates. Does nothing without a lease.
+ *
+ * @throws RpcError NotFound
+ */
+export function addToLease(
+  transaction: Transaction,
+  namespace: Namespace,
+  lease: string | undefined,
+  resource: Resource,
+): void {
+  if (lease === undefined) return;
+  mustExist(transaction, namespace, lease);
+  transaction.put([...resourcesOf(namespace, lease), resource.type, resource.id], Resource, resource);
+}
+
+/** Makes a lease let go of something that the same transaction removes. */
+export function removeFromLease(
+  transaction: Transaction,
+  namespace: Namespace,
+  lease: string | undefined,
+  { type, id }: Resource,
+): void {
+  if (lease !== undefined) transaction.remove([...resourcesOf(namespace, lease), type, id]);
+}
+
 /** A name nobody has, in the form that clients make their own in: nanoseconds and a few random characters. */
 function generateId(): string {
   return `${timestampNow().nanos}-${randomBytes(6).toString('base64url')}`;
@@ -112,11 +138,11 @@ function checkPart(what: string, value: string): string {
 /** Hexadecimal digits of each digest algorithm. */
 const digest = /^(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$/;
 
-/** Types are `content`, `ingests` and `snapshots/SNAPSHOTTER`. */
+/** Types are `content`, `ingests`, `images` and `snapshots/SNAPSHOTTER`. */
 function checkResource({ id, type }: Resource): void {
   checkPart('resource id', id);
   const [kind, ...rest] = type.split('/');
-  const count = { content: 0, ingests: 0, snapshots: 1 }[kind!];
+  const count = { content: 0, ingests: 0, images: 0, snapshots: 1 }[kind!];
   if (count === undefined) throw unimplemented(`resource type ${type} not supported: not implemented`);
   if (rest.length !== count || rest.includes(''))
     throw invalidArgument(`invalid resource type ${type}: invalid argument`);

@@ -78,9 +78,10 @@ export class NamespaceStore {
       }
       if (!transaction.has(keyOf(name))) throw notFound(`namespace "${name}": not found`);
       transaction.remove(keyOf(name));
-      // Leases hold nothing together any more; they go with it.
+      // Leases hold nothing together any more, and what is half written will never be whole; they go with it.
       transaction.removeBelow([name, Kind.Lease]);
       transaction.removeBelow([name, Kind.LeaseResource]);
+      transaction.removeBelow([name, Kind.Ingest]);
     });
   }
 }

@@ -16,11 +16,16 @@ export const Kind = {
   Container: 'container',
   Lease: 'lease',
   LeaseResource: 'lease-resource',
+  Content: 'content',
+  Ingest: 'ingest',
+  Image: 'image',
 } as const;
 export type Kind = (typeof Kind)[keyof typeof Kind];
 
 /** What makes a namespace count as not empty, with the word for it. */
 export const contents: readonly { readonly kind: Kind; readonly plural: string }[] = [
+  { kind: Kind.Image, plural: 'images' },
+  { kind: Kind.Content, plural: 'blobs' },
   { kind: Kind.Container, plural: 'containers' },
 ];
 

@@ -8,10 +8,11 @@ export class MetadataStore {
   readonly namespaces: NamespaceStore;
   readonly containers: ContainerStore;
   readonly leases: LeaseStore;
-  readonly #database: Database;
+  /** For the stores of what is not only records: content, images, snapshots. */
+  readonly database: Database;
 
   private constructor(database: Database) {
-    this.#database = database;
+    this.database = database;
     this.namespaces = new NamespaceStore(database);
     this.containers = new ContainerStore(database);
     this.leases = new LeaseStore(database);
@@ -26,6 +27,6 @@ export class MetadataStore {
   }
 
   close(): Promise<void> {
-    return this.#database.close();
+    return this.database.close();
   }
 }

@@ -1,0 +1,21 @@
+/** What the disk says when it refuses, as the failure that callers are told. */
+import { type RpcError, RpcError as Failure, internal, resourceExhausted } from '../../ttrpc/errors.ts';
+
+/** No blocks, no inodes (ENOSPC for both), or the quota is used up. */
+const FULL: ReadonlySet<string | undefined> = new Set(['ENOSPC', 'EDQUOT']);
+
+/**
+ * ResourceExhausted when the disk is full, Internal for everything else. The message names the path and the cause.
+ *
+ * @param action what was being done: `write`
+ */
+export function storageError(action: string, path: string, error: unknown): RpcError {
+  if (error instanceof Failure) return error;
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (FULL.has(code)) return resourceExhausted(`${action} ${path}: no space left on device`, error);
+  return internal(`${action} ${path}: ${message}`, error);
+}
+
+export function isMissing(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === 'ENOENT';
+}
