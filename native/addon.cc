@@ -12,5 +12,8 @@ NAPI_MODULE_INIT() {
   moor::define_fork(env, exports);
   moor::define_attribute(env, exports);
   moor::define_confinement(env, exports);
+  moor::define_tree(env, exports);
+  moor::define_copy(env, exports);
+  moor::define_subvolume(env, exports);
   return exports;
 }

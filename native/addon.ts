@@ -56,6 +56,22 @@ interface Addon {
   fchdir(fd: number): void;
   keepCapabilities(low: number, high: number): void;
   syncFilesystem(path: string): void;
+
+  treeUsage(path: string, base: string, cancel: Uint8Array): Promise<{ size: number; inodes: number }>;
+  removeTree(path: string, cancel: Uint8Array): Promise<undefined>;
+  copyTree(from: string, to: string, cancel: Uint8Array): Promise<undefined>;
+
+  createSubvolume(folder: string, name: string, cancel: Uint8Array): Promise<undefined>;
+  snapshotSubvolume(
+    from: string,
+    folder: string,
+    name: string,
+    readOnly: boolean,
+    cancel: Uint8Array,
+  ): Promise<undefined>;
+  makeSubvolumeReadOnly(path: string, cancel: Uint8Array): Promise<undefined>;
+  deleteSubvolume(folder: string, name: string, cancel: Uint8Array): Promise<undefined>;
+  subvolumeId(path: string): number;
 }
 
 /** A poll of the addon, opaque to JavaScript. */

@@ -36,6 +36,9 @@ class Call {
   Span<uint8_t> octets(size_t index);
   Span<double> numbers(size_t index);
 
+  // The argument as it is; null when it is missing.
+  napi_value value(size_t index) const { return at(index); }
+
   // True when an argument was refused: return nullptr at once, an exception is pending.
   bool rejected() const { return rejected_; }
 
@@ -91,5 +94,8 @@ void define_mount(napi_env env, napi_value exports);
 void define_fork(napi_env env, napi_value exports);
 void define_attribute(napi_env env, napi_value exports);
 void define_confinement(napi_env env, napi_value exports);
+void define_tree(napi_env env, napi_value exports);
+void define_copy(napi_env env, napi_value exports);
+void define_subvolume(napi_env env, napi_value exports);
 
 }  // namespace moor

@@ -12,3 +12,5 @@ export * from './fork.ts';
 export * from './attribute.ts';
 export * from './confinement.ts';
 export * from './mount-options.ts';
+export * from './tree.ts';
+export * from './subvolume.ts';
