@@ -1,11 +1,11 @@
 /** The way from a task to its shim, over lost connections and the shim's death. */
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { abortion } from '../../ttrpc/deadline.ts';
 import { Code, isCode, notFound, unavailable } from '../../ttrpc/errors.ts';
 import type { ContainerId } from '../identifiers.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import type { Exit } from './exit.ts';
+import { unlessAborted } from './patience.ts';
 import { Shim, type TaskClient } from './shim.ts';
 
 export type Life =
@@ -64,6 +64,11 @@ export class ShimLink {
   dead(exit: Exit): void {
     const { kind } = this.#life;
     if (kind !== 'deleted' && kind !== 'left') this.#life = { kind: 'dead', exit };
+  }
+
+  /** There is nothing to be reached any more. */
+  forget(): void {
+    this.#life = { kind: 'creating' };
   }
 
   /** From now on a closed connection is no surprise. */
@@ -148,19 +153,5 @@ export class ShimLink {
       }
     }
     return undefined;
-  }
-}
-
-/** Waits, but not for longer than the caller does. */
-async function unlessAborted(promise: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-  if (signal === undefined) return promise;
-  if (signal.aborted) throw abortion(signal);
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(abortion(signal));
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
   }
 }

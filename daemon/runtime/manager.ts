@@ -20,6 +20,7 @@ import type { DaemonAddresses, Launcher } from './launcher.ts';
 import { EXIT_TOPIC, type EventPublisher } from './notices.ts';
 import { foreignOptions, ownOptions, restorePath, typeName } from './options.ts';
 import { OwnShim, type ShimSpawn } from './own-shim.ts';
+import { unlessAborted } from './patience.ts';
 import { type Found, recoverTask } from './recovery.ts';
 import { resolveRuntime } from './runtime-name.ts';
 import { specBytes } from './spec.ts';
@@ -76,6 +77,8 @@ export class TaskManager {
   readonly #own: OwnShim;
   readonly #tasks = new Map<string, Task>();
   readonly #departed = new Map<string, Task>();
+  /** Creations under way; each resolves when it is done or undone. */
+  readonly #creations = new Map<string, Promise<void>>();
   readonly #removals = new Set<Promise<void>>();
 
   constructor(options: TaskManagerOptions) {
@@ -103,17 +106,24 @@ export class TaskManager {
     signal: AbortSignal,
   ): Promise<Task> {
     const key = keyOf(namespace, id);
+    // Whether the task exists is not known before: a client that gave up and tries again meets its own first attempt.
+    while (this.#creations.has(key)) await unlessAborted(this.#creations.get(key), signal);
     if (this.#tasks.has(key)) throw taskExists(id);
     const spec = specBytes(id, request.spec);
     const { launcher, options } = this.#runtime(request);
     const task = new Task(new Bundle(this.#directory, namespace, id), launcher, this.#surroundings);
+    const { promise: settled, resolve } = Promise.withResolvers<void>();
     this.#tasks.set(key, task);
+    this.#creations.set(key, settled);
     try {
       const checkpoint = request.checkpoint || restorePath(options);
       await createContainer(task, { ...request, spec, options, checkpoint }, signal);
     } catch (error) {
       this.#tasks.delete(key);
       throw error;
+    } finally {
+      this.#creations.delete(key);
+      resolve();
     }
     this.#departed.delete(key);
     return task;
@@ -202,14 +212,25 @@ export class TaskManager {
     const key = keyOf(bundle.namespace, bundle.id);
     // Before its shim is asked for its events, so that they find it.
     this.#tasks.set(key, task);
-    const found = await recoverTask(task, bootstrap, strays);
-    if (found === 'live' || found === 'dead') return found;
+    const { found, later } = await recoverTask(task, bootstrap, strays);
+    await this.#settled(task, found);
+    void later?.then((found) => this.#settled(task, found));
+    return found;
+  }
+
+  /** Removes what is not a task any more. */
+  async #settled(task: Task, found: Found): Promise<void> {
+    if (found === 'live' || found === 'dead') return;
+    const key = keyOf(task.namespace, task.id);
     this.#tasks.delete(key);
-    const hidden = bundle.hide();
-    if (hidden !== undefined) await removeRemains(hidden);
     if (found === 'departed') this.#remember(key, task);
     else task.leave();
-    return found;
+    try {
+      const hidden = task.bundle.hide();
+      if (hidden !== undefined) await removeRemains(hidden);
+    } catch (error) {
+      task.log.error({ err: error }, 'what is left of a task cannot be removed');
+    }
   }
 
   /** A bundle that was on its way out: the client may not have been told how its task ended. */

@@ -7,7 +7,8 @@ const SIGKILL = 9;
 
 /**
  * Kills what runs for a bundle outside its container: a shim that no longer serves, and what it was in the middle of. Such
- * processes have the bundle as their working directory and the task's id among their arguments; an operator's shell has not.
+ * processes have the bundle as their working directory and are Moor's shims, or have the task's id among their arguments; an
+ * operator's shell is neither.
  *
  * @param timeout milliseconds to wait until they are gone
  * @returns how many there were
@@ -27,7 +28,9 @@ export async function killProcessesOf(bundle: Bundle, timeout: number): Promise<
 function worksFor(pid: number, bundle: Bundle): boolean {
   try {
     if (readlinkSync(`/proc/${pid}/cwd`) !== bundle.path) return false;
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').includes(bundle.id);
+    if (readFileSync(`/proc/${pid}/comm`, 'utf8').startsWith('moor-shim')) return true;
+    // Separated by spaces where a process has given itself a title.
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split(/[\0 ]/).includes(bundle.id);
   } catch (error) {
     // It ended meanwhile, or is a kernel thread, or ended and nobody has reaped it.
     if (hasCode(error, 'ENOENT') || hasCode(error, 'ESRCH') || hasCode(error, 'EACCES')) return false;

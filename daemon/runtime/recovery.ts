@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Status } from '../../proto/gen/containerd/types/task.ts';
 import type { StateResponse } from '../../proto/gen/containerd/task/v2.ts';
-import { Code, isCode } from '../../ttrpc/errors.ts';
+import { Code, isCode, messageOf } from '../../ttrpc/errors.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import { cleanUpAfterShim } from './cleanup.ts';
@@ -20,6 +20,12 @@ import type { Task } from './task.ts';
  */
 export type Found = 'live' | 'dead' | 'departed' | 'undone';
 
+export interface Recovered {
+  readonly found: Found;
+  /** A shim that did not answer in time is taken to be live; this is what it turns out to be. Never rejects. */
+  readonly later?: Promise<Found>;
+}
+
 /** Milliseconds that one shim may take for what is asked of it; all are asked at once. */
 const FLUSH_TIMEOUT_MS = 3000;
 const CLOSING_TIMEOUT_MS = 3000;
@@ -34,7 +40,7 @@ export async function recoverTask(
   task: Task,
   bootstrap: Bootstrap | undefined,
   strays: string[],
-): Promise<Found> {
+): Promise<Recovered> {
   const { bundle } = task;
   const dead = bundle.readDead();
   if (dead !== undefined) {
@@ -43,40 +49,54 @@ export async function recoverTask(
       await task.announceExit(dead);
       bundle.writeDead({ ...dead, published: true });
     }
-    return 'dead';
+    return { found: 'dead' };
   }
   const known = bootstrap ?? (await amongStrays(task, strays));
-  if (known === undefined) return bury(task, undefined);
+  if (known === undefined) return { found: await bury(task, undefined) };
   const address = known.address || foreignAddress(task, known);
-  if (address === undefined) return bury(task, known);
+  if (address === undefined) return { found: await bury(task, known) };
   return reconnect(task, { ...known, address });
 }
 
-async function reconnect(task: Task, bootstrap: Bootstrap): Promise<Found> {
+async function reconnect(task: Task, bootstrap: Bootstrap): Promise<Recovered> {
   task.followLog();
   let shim: Shim;
   try {
     shim = await Shim.connect(bootstrap);
   } catch (error) {
-    task.log.info({ error: String(error) }, 'the shim is gone');
-    return bury(task, bootstrap);
+    task.log.info({ error: messageOf(error) }, 'the shim is gone');
+    return { found: await bury(task, bootstrap) };
   }
   try {
-    const state = await shim.task.state({ id: task.id }, { timeout: PROBE_TIMEOUT_MS });
-    // A Go shim has the container in its list only once it is created, and ours says so by a pid.
-    task.live(shim, state.pid);
+    return { found: await settle(task, shim, PROBE_TIMEOUT_MS) };
+  } catch (error) {
+    if (!isCode(error, Code.DeadlineExceeded)) {
+      task.log.info({ error: messageOf(error) }, 'the shim cannot be asked');
+      shim.close();
+      return { found: await bury(task, bootstrap) };
+    }
+    // Stuck is not dead: the container may be running well, and its shim may come round.
+    task.log.warn('the shim does not say how its container is');
+    task.live(shim, task.bundle.readExit()?.pid ?? task.bundle.readInitPid());
+    return { found: 'live', later: settle(task, shim).catch(() => 'live') };
+  }
+}
+
+/**
+ * Asks a shim how its container is, and does what is left to do for it.
+ *
+ * @param timeout milliseconds for the answer
+ * @throws RpcError when there is no answer
+ */
+async function settle(task: Task, shim: Shim, timeout?: number): Promise<Found> {
+  try {
+    const state = await shim.task.state({ id: task.id }, { timeout });
+    if (timeout !== undefined) task.live(shim, state.pid);
     await publishMissedEvents(task, shim, state);
     return 'live';
   } catch (error) {
     if (isCode(error, Code.NotFound)) return withoutContainer(task, shim);
-    if (shim.lost || isCode(error, Code.Unavailable)) {
-      shim.close();
-      return bury(task, bootstrap);
-    }
-    // Stuck is not dead: the container may be running well, and its shim may come round.
-    task.log.warn({ err: error }, 'the shim does not say how its container is');
-    task.live(shim, bundlePid(task));
-    return 'live';
+    throw error;
   }
 }
 
@@ -106,6 +126,7 @@ async function publishMissedEvents(task: Task, shim: Shim, state: StateResponse)
 
 /** The shim was never asked to create the container, or has been asked to delete it. */
 async function withoutContainer(task: Task, shim: Shim): Promise<Found> {
+  task.letGo();
   if (task.launcher.own) {
     // Its last events may still be on their way.
     await shim.flush({ timeout: FLUSH_TIMEOUT_MS }).catch((error: unknown) => {
@@ -159,8 +180,4 @@ function foreignAddress(task: Task, { binary }: Bootstrap): string | undefined {
   } catch {
     return undefined;
   }
-}
-
-function bundlePid(task: Task): number {
-  return task.bundle.readExit()?.pid ?? task.bundle.readInitPid();
 }

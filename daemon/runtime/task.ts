@@ -124,6 +124,11 @@ export class Task {
     this.#stopLog();
   }
 
+  /** It turns out to have no container: its shim is about to go, which is no loss. */
+  letGo(): void {
+    this.#link.forget();
+  }
+
   /** The first process has ended, and subscribers have been told. */
   exited(exit: Exit): void {
     this.#ended({ ...exit, published: true });

@@ -1,3 +1,6 @@
+/** Limits how many operations run at once. */
+import { abortion } from '../../ttrpc/deadline.ts';
+
 /** Lets a limited number of operations run at once; the others wait in the order they came. */
 export class Turnstile {
   readonly #limit: number;
@@ -10,7 +13,7 @@ export class Turnstile {
 
   /**
    * Runs `operation` when it is its turn.
-   * @throws the signal's reason when it is aborted while waiting; once begun, the operation is not interrupted.
+   * @throws RpcError when the signal is aborted while waiting; once begun, the operation is not interrupted.
    */
   async pass<T>(operation: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     await this.#enter(signal);
@@ -22,7 +25,7 @@ export class Turnstile {
   }
 
   async #enter(signal: AbortSignal | undefined): Promise<void> {
-    signal?.throwIfAborted();
+    if (signal?.aborted === true) throw abortion(signal);
     if (this.#inside < this.#limit) {
       this.#inside += 1;
       return;
@@ -32,7 +35,7 @@ export class Turnstile {
       const at = this.#waiting.indexOf(resolve);
       if (at < 0) return;
       this.#waiting.splice(at, 1);
-      reject(signal!.reason as Error);
+      reject(abortion(signal!));
     };
     this.#waiting.push(resolve);
     signal?.addEventListener('abort', abandon, { once: true });

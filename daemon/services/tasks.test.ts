@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Status } from '../../proto/gen/containerd/types/task.ts';
 import { Code, isCode } from '../../ttrpc/errors.ts';
 import type { Step } from '../runtime/failpoint.ts';
@@ -47,11 +48,16 @@ for (const [name, runtime, skip] of runtimes) {
       const summary = await host.start();
       assert.equal(summary.live, 3);
       const { tasks } = await host.tasks.list({}, host.as);
-      assert.deepEqual(tasks.map(({ id, pid, status }) => [id, pid, status]).sort(), [
-        ['a', pids[0], Status.RUNNING],
-        ['b', pids[1], Status.RUNNING],
-        ['c', pids[2], Status.RUNNING],
-      ]);
+      assert.deepEqual(
+        tasks
+          .map(({ id, pid, status }) => [id, pid, status])
+          .sort(([a], [b]) => String(a).localeCompare(String(b))),
+        [
+          ['a', pids[0], Status.RUNNING],
+          ['b', pids[1], Status.RUNNING],
+          ['c', pids[2], Status.RUNNING],
+        ],
+      );
       for (const id of ['a', 'b', 'c']) assert.equal(await remove(host, id), 137);
       await host.nothingLeft();
       assert.deepEqual(host.exitsOf('a'), [137]);
@@ -64,7 +70,7 @@ for (const [name, runtime, skip] of runtimes) {
       await host.run('b', ['/bin/sh', '-c', 'sleep 0.5; exit 42'], runtime);
       await host.kill();
       await host.until('both end', () => !alive(pid) && host.exitsOf('a').length >= 0);
-      await new Promise((resolve) => setTimeout(resolve, 700));
+      await sleep(700);
       await host.start();
       assert.equal(await statusOf(host, 'b'), Status.STOPPED);
       await host.until('the exit is published', () => host.exitsOf('b').length > 0);
@@ -151,6 +157,59 @@ for (const [name, runtime, skip] of runtimes) {
         assert.deepEqual(host.exitsOf('a'), [42]);
       });
     }
+
+    test('are there or not, but never half, when the daemon was killed in the middle of their creation', async () => {
+      await using host = new Host();
+      await host.start();
+      host.container('a', exits42, runtime, 'create');
+      const created = assert.rejects(host.create('a'));
+      await host.until('the shim works', () => existsSync(join(host.bundle('a'), 'log')));
+      await sleep(300);
+      await host.kill();
+      await created;
+      await host.start();
+      await host
+        .create('a')
+        .catch((error: Error) => assert.ok(isCode(error, Code.AlreadyExists), error.message));
+      await host.startTask('a');
+      assert.equal((await host.tasks.wait({ containerId: 'a' }, host.as)).exitStatus, 42);
+      assert.equal((await host.tasks.delete({ containerId: 'a' }, host.as)).exitStatus, 42);
+      await host.nothingLeft();
+      assert.deepEqual(host.exitsOf('a'), [42]);
+    });
+
+    test('are deleted with their status when the daemon was killed in the middle of their deletion', async () => {
+      await using host = new Host();
+      await host.start();
+      host.container('a', exits42, runtime, 'delete');
+      await host.create('a');
+      await host.startTask('a');
+      await host.tasks.wait({ containerId: 'a' }, host.as);
+      await host.until('the exit is published', () => host.exitsOf('a').length > 0);
+      const deleted = assert.rejects(host.tasks.delete({ containerId: 'a' }, host.as));
+      await sleep(150);
+      await host.kill();
+      await deleted;
+      await host.start();
+      assert.equal((await host.tasks.delete({ containerId: 'a' }, host.as)).exitStatus, 42);
+      await host.nothingLeft();
+      assert.deepEqual(host.exitsOf('a'), [42]);
+    });
+
+    test('whose shim is killed in the middle of their creation leave nothing', async () => {
+      await using host = new Host();
+      await host.start();
+      host.container('a', sleeper, runtime, 'create');
+      const created = assert.rejects(host.create('a'));
+      await host.until('the shim works', () => existsSync(join(host.bundle('a'), 'log')));
+      await sleep(300);
+      process.kill(host.shimOf('a'), 'SIGKILL');
+      await created;
+      await host.nothingLeft();
+      await host.run('a', sleeper, runtime);
+      await remove(host, 'a');
+      await host.nothingLeft();
+    });
 
     test('can be started, or have been, when the daemon was killed while starting', async () => {
       await using host = new Host();
@@ -240,16 +299,11 @@ for (const [name, runtime, skip] of runtimes) {
       await host.nothingLeft();
     });
 
-    test('whose client leaves during the creation are not created', async () => {
+    test('whose client leaves during the creation are not created, and can be at once', async () => {
       await using host = new Host();
       await host.start();
-      host.container('a', sleeper, runtime);
-      const created = host.tasks.create(
-        { containerId: 'a', rootfs: [{ type: 'bind', source: host.rootfs, options: ['rbind', 'ro'] }] },
-        { ...host.as, timeout: 12 },
-      );
-      await assert.rejects(created);
-      await host.nothingLeft();
+      host.container('a', sleeper, runtime, 'create');
+      await assert.rejects(host.create('a', { timeout: 700 }));
       await host.run('a', sleeper, runtime);
       await remove(host, 'a');
       await host.nothingLeft();

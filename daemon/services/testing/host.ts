@@ -132,9 +132,9 @@ export class Host {
     writeFileSync(join(path, id), Container.encode(container).finish());
   }
 
-  async create(id: string): Promise<number> {
+  async create(id: string, options: CallOptions = {}): Promise<number> {
     const rootfs = [{ type: 'bind', source: this.rootfs, options: ['rbind', 'ro'] }];
-    return (await this.tasks.create({ containerId: id, rootfs }, this.as)).pid;
+    return (await this.tasks.create({ containerId: id, rootfs }, { ...this.as, ...options })).pid;
   }
 
   async startTask(id: string): Promise<number> {
