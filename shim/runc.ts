@@ -2,7 +2,14 @@ import { fstatSync, openSync, readFileSync, unlinkSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { execa } from 'execa';
 import type { CheckpointOptions, Options } from '../proto/gen/containerd/runtime/runc.ts';
-import { messageOf, notFound, unimplemented, unknown, type RpcError } from '../ttrpc/errors.ts';
+import {
+  failedPrecondition,
+  messageOf,
+  notFound,
+  unimplemented,
+  unknown,
+  type RpcError,
+} from '../ttrpc/errors.ts';
 import { Descriptor } from './descriptor.ts';
 import type { Reaper } from './reaper.ts';
 import { runtimeRoot } from './options.ts';
@@ -167,7 +174,7 @@ export class Runc {
       ...(options.cgroupsMode === '' ? [] : ['--manage-cgroups-mode', options.cgroupsMode]),
       this.#id,
     ];
-    await this.#withCriu(args, 'OCI runtime checkpoint failed');
+    await this.#withCriu(args, 'OCI runtime checkpoint failed', join(workPath, 'dump.log'));
   }
 
   /** Creates and starts the container from what `checkpoint` has written. */
@@ -186,16 +193,21 @@ export class Runc {
       ...(this.#options.noPivotRoot ? ['--no-pivot'] : []),
       this.#id,
     ];
-    await this.#withCriu(args, 'OCI runtime restore failed', launch);
+    await this.#withCriu(args, 'OCI runtime restore failed', join(workPath, 'restore.log'), launch);
   }
 
-  async #withCriu(args: string[], failure: string, invocation?: Invocation): Promise<void> {
+  /** Fails with criu's own last error, which the runtime only points to. */
+  async #withCriu(args: string[], failure: string, log: string, invocation?: Invocation): Promise<void> {
     try {
       await this.#run(args, failure, invocation);
     } catch (error) {
-      const message = messageOf(error);
-      if (/criu.*(not found|no such file|version|check)/i.test(message)) throw unimplemented(message, error);
-      throw error;
+      const [message = ''] = messageOf(error).split('\n');
+      const text = readIfThere(log).toString();
+      const reason = [...text.matchAll(/Error \([^)]*\): (.*)/g)].at(-1)?.[1];
+      const words = reason === undefined ? message : `${message}: ${reason} (see ${log})`;
+      // kerndat: criu looks at what the kernel can do before it touches any process.
+      const isUnable = /criu.*(not found|no such file)/i.test(message) || text.includes('kerndat');
+      throw (isUnable ? unimplemented : failedPrecondition)(words, error);
     }
   }
 
@@ -230,7 +242,7 @@ export class Runc {
     const result = await subprocess;
     if (!result.failed) return printed ? String(result.stdout) : '';
     if (result.code === 'ENOENT') throw missing(this.#binary, failure);
-    const words = lastError(readFileSync(log).subarray(before).toString());
+    const words = lastError(readIfThere(log).subarray(before).toString());
     throw unknown(
       `${failure}: ${words ?? `${this.#binary} did not terminate successfully: ${outcome(result)}`}`,
     );
@@ -287,6 +299,16 @@ function outcome(result: {
   if (result.timedOut) return `killed after ${TIMEOUT_MS / 1000} s`;
   if (result.signal !== undefined) return `signal ${result.signal}`;
   return result.exitCode === undefined ? String(result.message) : `exit status ${result.exitCode}`;
+}
+
+/** A log; empty without one. */
+function readIfThere(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return Buffer.alloc(0);
+  }
 }
 
 function remove(path: string): void {

@@ -47,6 +47,10 @@ export async function serve({ namespace, events, log, socket }: ServeOptions): P
       return { flushed };
     },
   });
+  // With the shim its container would end: a mistake in one call is no reason for that.
+  process.on('uncaughtException', (error) =>
+    log.error('a mistake in the shim', { error, stack: error.stack }),
+  );
   reaper.start();
   await server.listenFd(socket);
   log.debug('the shim serves');

@@ -85,18 +85,27 @@ test('what is asked in the wrong state is refused, and nothing breaks', async ()
   const failedPrecondition = (message: RegExp) => ({ code: 9, message });
   await assert.rejects(shim.start(), { code: 5, message: /container not created/ });
   await shim.create();
-  await assert.rejects(shim.task.pause({ id: shim.id }), failedPrecondition(/cannot pause a created process/));
+  await assert.rejects(
+    shim.task.pause({ id: shim.id }),
+    failedPrecondition(/cannot pause a created process/),
+  );
   await shim.start();
   await assert.rejects(shim.create(), { code: 6 });
   await assert.rejects(shim.start(), failedPrecondition(/cannot start a running process/));
   await assert.rejects(shim.delete(), failedPrecondition(/cannot delete a running process/));
-  await assert.rejects(shim.task.resume({ id: shim.id }), failedPrecondition(/cannot resume a running process/));
+  await assert.rejects(
+    shim.task.resume({ id: shim.id }),
+    failedPrecondition(/cannot resume a running process/),
+  );
   await assert.rejects(shim.state('nope'), { code: 5, message: /process does not exist nope/ });
   await assert.rejects(shim.kill(99), { code: 3 });
   await shim.exec('twice', ['sleep', '100']);
   await assert.rejects(shim.exec('twice', ['true']), { code: 6 });
   await assert.rejects(shim.delete('twice'), failedPrecondition(/cannot delete a running process/));
-  await assert.rejects(shim.task.shutdown({ id: 'x' }).then(() => shim.task.state({ id: 'x' })), { code: 5 });
+  await assert.rejects(
+    shim.task.shutdown({ id: 'x' }).then(() => shim.task.state({ id: 'x' })),
+    { code: 5 },
+  );
   await shim.kill(SIGKILL);
   await shim.wait();
   await assert.rejects(shim.kill(SIGKILL), { code: 5, message: /process already finished/ });
@@ -137,14 +146,20 @@ test('what is missing or damaged is named', async () => {
   await assert.rejects(shim.task.create({ id, bundle }), { code: 3, message: /config\.json/ });
   shim.writeSpec();
   await assert.rejects(shim.task.create({ id, bundle: 'relative' }), { code: 3, message: /relative/ });
-  await assert.rejects(shim.task.create({ id, bundle, options: { typeUrl: 'x/y.Z' } }), { code: 3, message: /y\.Z/ });
+  await assert.rejects(shim.task.create({ id, bundle, options: { typeUrl: 'x/y.Z' } }), {
+    code: 3,
+    message: /y\.Z/,
+  });
   await assert.rejects(shim.create({ stdout: '/nope/fifo' }), { code: 3, message: /\/nope\/fifo/ });
   await assert.rejects(shim.create({ stdout: 'gopher://x' }), { code: 3, message: /gopher/ });
   const rootfs = [
     { type: 'bind', source: workshop.rootfs, options: ['bind'] },
     { type: 'bind', source: '/nope/rootfs', options: ['bind'] },
   ];
-  await assert.rejects(shim.task.create({ id, bundle, rootfs }), { code: 9, message: /\/nope\/rootfs.*ENOENT|no such file/ });
+  await assert.rejects(shim.task.create({ id, bundle, rootfs }), {
+    code: 9,
+    message: /\/nope\/rootfs.*ENOENT|no such file/,
+  });
   assert.ok(!readFileSync('/proc/self/mounts', 'utf8').includes(bundle));
 });
 

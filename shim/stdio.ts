@@ -1,4 +1,5 @@
-import { mkdirSync, openSync } from 'node:fs';
+import { mkdirSync, openSync, writeSync } from 'node:fs';
+import { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { WindowSize } from '../native/native.ts';
 import { pipe } from '../native/native.ts';
@@ -8,7 +9,6 @@ import { Descriptor } from './descriptor.ts';
 import { closeInlet, closeOutlet, openInlet, openOutlet, type Inlet, type Outlet } from './fifo.ts';
 import { Logger } from './logger.ts';
 import { DirectOutput, NULL_OUTPUT, PumpedOutput, type Output, type Owner } from './output.ts';
-import { Pump } from './pump.ts';
 import type { Reaper } from './reaper.ts';
 import type { HandedStdio } from './runc.ts';
 
@@ -126,20 +126,32 @@ async function openConsoleOutlet(stdout: string, context: StdioContext): Promise
     logger.stderr.close();
     return { writer: logger.stdout, keeper: undefined, delivered: () => logger.end() };
   }
-  if (uri?.protocol === 'file:') return pumpInto(openFile(uri));
-  if (stdout === '') return pumpInto(new Descriptor(openSync('/dev/null', 'w')));
+  if (uri?.protocol === 'file:') return appendTo(openFile(uri));
+  if (stdout === '') return appendTo(new Descriptor(openSync('/dev/null', 'w')));
   return openOutlet(stdout, context.signal);
 }
 
-/** A pipe into a file: a terminal cannot be spliced into a file at once, as neither is a pipe (splice(2)). */
-function pumpInto(file: Descriptor): Outlet {
+/**
+ * A pipe whose bytes are appended to a file: splice(2) moves nothing from a terminal into a file, as neither is a pipe, nor into
+ * any file that is open for appending.
+ */
+function appendTo(file: Descriptor): Outlet {
   const { read, write } = pipe();
-  const input = new Descriptor(read);
-  const pumped = new Pump(read, file.fd).done.then(() => {
-    input.close();
-    file.close();
-  });
-  return { writer: new Descriptor(write), keeper: undefined, delivered: () => pumped };
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const input = new Socket({ fd: read, readable: true, writable: false });
+  input
+    .on('data', (bytes: Buffer) => {
+      try {
+        writeSync(file.fd, bytes);
+      } catch {
+        // The disk is full. The process may go on all the same, as it may when a file is its output.
+      }
+    })
+    .on('close', () => {
+      file.close();
+      resolve();
+    });
+  return { writer: new Descriptor(write), keeper: undefined, delivered: () => promise };
 }
 
 function parseUri(text: string): URL | undefined {
