@@ -61,11 +61,14 @@ test('what was promised survives kill -9, and what was half-done is not there', 
 });
 
 test('a full disk is called one; what is stored stays readable, and room is taken up again', async (t) => {
-  const path = directory(t);
+  const path = mkdtempSync(join(tmpdir(), 'moor-metadata-'));
   execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', path]);
-  t.after(() => execFileSync('umount', [path]));
+  t.after(() => {
+    execFileSync('umount', [path]);
+    rmSync(path, { recursive: true });
+  });
   const database = await Database.open(join(path, 'metadata'));
-  // LMDB and its binding write of this on stderr as well.
+  // LMDB writes of this on stderr as well.
   const filler = join(path, 'filler');
   writeFileSync(filler, Buffer.alloc(600_000));
   const put = (name: string): Promise<void> =>
@@ -86,4 +89,31 @@ test('a full disk is called one; what is stored stays readable, and room is take
   await put('again');
   assert.equal(database.get(['x', 'y', 'again'], Namespace)!.name, 'again');
   await database.close();
+});
+
+test('a write that cannot be made fails its transaction, and leaves nothing of it', async (t) => {
+  const database = await Database.open(directory(t));
+  const outcome = database.update((transaction) => {
+    transaction.put(['x', 'y', 'first'], Namespace, { name: 'first', labels: {} });
+    transaction.put(['x', 'y', 'k'.repeat(4000)], Namespace, { name: 'second', labels: {} });
+  });
+  await assert.rejects(
+    outcome,
+    (error) => isCode(error, Code.Internal) && /cannot write metadata/.test(error.message),
+  );
+  assert.deepEqual([...database.rest(['x', 'y'])], []);
+  await database.close();
+});
+
+test('what was asked for before closing is done', async (t) => {
+  const path = directory(t);
+  const database = await Database.open(path);
+  const done = database.update((transaction) =>
+    transaction.put(['x', 'y', 'z'], Namespace, { name: 'z', labels: {} }),
+  );
+  await database.close();
+  await done;
+  const again = await Database.open(path);
+  assert.equal(again.get(['x', 'y', 'z'], Namespace)!.name, 'z');
+  await again.close();
 });

@@ -1,7 +1,7 @@
 /** The store under all metadata: LMDB, in transactions. */
 import { mkdirSync } from 'node:fs';
 import { type RootDatabase, open } from 'lmdb';
-import { internal, messageOf, resourceExhausted } from '../../ttrpc/errors.ts';
+import { type RpcError, internal, messageOf, resourceExhausted } from '../../ttrpc/errors.ts';
 import type { MessageType } from '../../ttrpc/service.ts';
 import { FORMAT, type Key, below, formatKey } from './schema.ts';
 
@@ -95,8 +95,16 @@ export class Transaction extends Reader {
   }
 }
 
+/** An action whose transaction has yet to be committed. */
+interface Waiting {
+  /** Does it, within the transaction. What it returns tells its caller, to be called after the commit. */
+  readonly run: () => () => void;
+  readonly reject: (error: unknown) => void;
+}
+
 export class Database extends Reader {
   readonly #observers: Observer[] = [];
+  #waiting: Waiting[] = [];
 
   /**
    * Opens the store, which is made when it is not there.
@@ -105,9 +113,9 @@ export class Database extends Reader {
    */
   static async open(directory: string): Promise<Database> {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
-    const store: Store = open({ path: directory, encoding: 'binary' });
+    const store: Store = open({ path: directory, encoding: 'binary', overlappingSync: false });
     try {
-      await checkFormat(store, directory);
+      checkFormat(store, directory);
     } catch (error) {
       await store.close();
       throw error;
@@ -120,17 +128,24 @@ export class Database extends Reader {
    *
    * @throws what the action throws, with nothing changed; RpcError ResourceExhausted when the disk is full
    */
-  async update<T>(action: (transaction: Transaction) => T): Promise<T> {
-    try {
-      return await this.store.transaction(() => {
+  update<T>(action: (transaction: Transaction) => T): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const run = (): (() => void) => {
         const transaction = new Transaction(this.store, this.#observers);
-        const result = action(transaction);
+        let result: T;
+        try {
+          result = action(transaction);
+        } catch (error) {
+          return () => reject(error);
+        }
+        // What fails from here on undoes all that is committed together.
         transaction.write();
-        return result;
-      });
-    } catch (error) {
-      throw await commitFailure(error);
-    }
+        return () => resolve(result);
+      };
+      this.#waiting.push({ run, reject });
+      // What has arrived by then shares one commit, and so one wait for the disk.
+      if (this.#waiting.length === 1) setImmediate(() => this.#commit());
+    });
   }
 
   /** Tells the observer of every write from the next transaction on. */
@@ -139,15 +154,37 @@ export class Database extends Reader {
   }
 
   close(): Promise<void> {
+    this.#commit();
     return this.store.close();
+  }
+
+  /**
+   * Commits what is waiting. On this thread, although it waits for the disk: of lmdb's two ways, the one on a thread of its own
+   * corrupts the heap when a commit fails on a full disk (3.5.6), while this one recovers.
+   */
+  #commit(): void {
+    const waiting = this.#waiting;
+    if (waiting.length === 0) return;
+    this.#waiting = [];
+    let settle: (() => void)[];
+    try {
+      settle = this.store.transactionSync(() => waiting.map(({ run }) => run()));
+    } catch (error) {
+      settle = waiting.map(
+        ({ reject }) =>
+          () =>
+            reject(commitFailure(error)),
+      );
+    }
+    for (const each of settle) each();
   }
 }
 
-async function checkFormat(store: Store, directory: string): Promise<void> {
+function checkFormat(store: Store, directory: string): void {
   const key = [...formatKey];
   const found = store.get(key)?.toString();
   if (found === undefined) {
-    await store.put(key, Buffer.from(String(FORMAT)));
+    store.putSync(key, Buffer.from(String(FORMAT)));
     return;
   }
   const format = Number(found);
@@ -160,12 +197,7 @@ async function checkFormat(store: Store, directory: string): Promise<void> {
   }
 }
 
-/** lmdb reports a commit that failed with an error that holds a promise of the cause. */
-async function commitFailure(thrown: unknown): Promise<unknown> {
-  const commit = (thrown as { commitError?: Promise<never> } | undefined)?.commitError;
-  if (commit === undefined) return thrown;
-  const [outcome] = await Promise.allSettled([commit]);
-  const cause: unknown = outcome.status === 'rejected' ? outcome.reason : thrown;
+function commitFailure(cause: unknown): RpcError {
   const message = `cannot write metadata: ${messageOf(cause)}`;
   return (cause as { code?: number }).code === ENOSPC
     ? resourceExhausted(message, cause)

@@ -19,6 +19,9 @@ export const Kind = {
   Content: 'content',
   Ingest: 'ingest',
   Image: 'image',
+  Snapshot: 'snapshot',
+  SnapshotChild: 'snapshot-child',
+  SnapshotSequence: 'snapshot-sequence',
 } as const;
 export type Kind = (typeof Kind)[keyof typeof Kind];
 
@@ -27,6 +30,7 @@ export const contents: readonly { readonly kind: Kind; readonly plural: string }
   { kind: Kind.Image, plural: 'images' },
   { kind: Kind.Content, plural: 'blobs' },
   { kind: Kind.Container, plural: 'containers' },
+  { kind: Kind.Snapshot, plural: 'snapshots' },
 ];
 
 /** LMDB's limit for a key is 1978 bytes; this leaves room for the namespace, the kind and the escapes of the encoding. */
