@@ -13,7 +13,7 @@ import { alive } from './harness/processes.ts';
 import { seeded } from './harness/seed.ts';
 import { eventually } from './harness/wait.ts';
 
-const rounds = Number(process.env['TEST_ROUNDS'] ?? 12);
+const rounds = Number(process.env['TEST_ROUNDS'] ?? 8);
 
 suite('a daemon killed at random moments', { peers: ['moord'] }, (rig) => {
   /** What is shown of the task is what the process table shows. */

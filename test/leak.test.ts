@@ -76,7 +76,7 @@ suite('many containers', { peers: ['moord'] }, (rig) => {
   });
 });
 
-suite('exits', {}, (rig) => {
+suite('exits', { peers: ['moord'] }, (rig) => {
   it('the init’s exit is told among those of many execs, and each exec’s too', async () => {
     using events = await EventStream.open(rig.ctr);
     await rig.ctr.runDetached('busy', ['/bin/sleep', '1000']);

@@ -11,7 +11,7 @@ import { suite } from './harness/peers.ts';
 import { alive, processes } from './harness/processes.ts';
 import { eventually } from './harness/wait.ts';
 
-suite('a restart', {}, (rig) => {
+suite('a restart', { peers: ['moord'] }, (rig) => {
   const stopped = (id: string) =>
     eventually(`${id} is stopped`, async () => (await rig.ctr.task(id))?.status === 'STOPPED');
 

@@ -9,7 +9,7 @@ import { suite } from './harness/peers.ts';
 import { alive, killProcess, processOf } from './harness/processes.ts';
 import { eventually, soon } from './harness/wait.ts';
 
-suite('a killed shim', {}, (rig) => {
+suite('a killed shim', { peers: ['moord'] }, (rig) => {
   /** The container's shim: the init is its child. */
   const shimOf = async (id: string): Promise<number> => {
     const { pid = 0 } = (await rig.ctr.task(id)) ?? {};

@@ -32,7 +32,7 @@ async function digested(ctr: Ctr, args: readonly string[]) {
   return { ...digest, code: child.exitCode };
 }
 
-suite('stdio', {}, (rig) => {
+suite('stdio', { peers: ['moord'] }, (rig) => {
   it('512 MiB out arrive whole', async () => {
     const bytes = block();
     const loop = 'i=0; while [ $i -lt 512 ]; do cat /block; i=$((i+1)); done; exit 3';
@@ -177,7 +177,7 @@ suite('stdio', {}, (rig) => {
   });
 });
 
-suite('a terminal', {}, (rig) => {
+suite('a terminal', { peers: ['moord'] }, (rig) => {
   it('is one: tty shows it, it has the client’s size and follows resizes', async () => {
     const command = ['/bin/sh', '-c', 'tty; trap "stty size" WINCH; stty size; while :; do sleep 0.05; done'];
     const terminal = rig.ctr.terminal(rig.ctr.runArgs('screen', command, ['--rm', '-t']), {

@@ -16,7 +16,10 @@ export interface Rig {
 }
 
 export interface SuiteOptions extends DaemonOptions {
-  /** The kinds it runs on unless TEST_PEERS says otherwise; both by default. Long suites name moord only. */
+  /**
+   * The kinds it runs on unless TEST_PEERS says otherwise; both by default. Suites that take long, or that containerd
+   * does not always pass, name moord only.
+   */
   readonly peers?: readonly Peer[];
   /** Milliseconds for the whole suite; what a test awaits has a tighter bound of its own. */
   readonly timeout?: number;
