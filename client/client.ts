@@ -155,6 +155,7 @@ export class Client implements Disposable {
 
 export { Code, isCode, RpcError } from '../ttrpc/errors.ts';
 export type { CallOptions, ServiceClient, ServiceDefinition } from '../ttrpc/service.ts';
+export type { Plugin };
 export type { Any } from './any.ts';
 export { DEFAULT_ADDRESS } from './connection.ts';
 export {
@@ -172,8 +173,19 @@ export type { Lease, LeaseOptions, Leases, Resource } from './lease.ts';
 export type { Metrics } from './metrics.ts';
 export type { Labels, Namespace, Namespaces } from './namespace.ts';
 export type * as oci from './oci.ts';
-export type { DeleteOptions, Exit, Process, ProcessStatus, WaitOptions, WindowSize } from './process.ts';
+export {
+  type DeleteOptions,
+  type Exit,
+  type Process,
+  type ProcessStatus,
+  statusName,
+  type WaitOptions,
+  type WindowSize,
+} from './process.ts';
+export { type ShimOptions, shimState } from './shim.ts';
 export { type Signal, signalNumber } from './signal.ts';
 export { buildSpec, type SpecOptions, withEnvironment } from './spec.ts';
 export type { PipeOptions, StdioOptions, StdioPaths } from './stdio.ts';
 export type { ExecOptions, ExecProcess, Task, TaskProcess } from './task.ts';
+export { dateOf } from './timestamp.ts';
+export { lookUpUser } from './user.ts';

@@ -7,7 +7,7 @@ import { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
 import type { Mount } from '../proto/gen/containerd/types/mount.ts';
 import { Code, failedPrecondition, internal, isCode } from '../ttrpc/errors.ts';
 import type { CallOptions, PartialMessage, ServiceClient } from '../ttrpc/service.ts';
-import { type Any, anyOf, pack, SPEC_TYPE } from './any.ts';
+import { type Any, anyOf, pack, SPEC_TYPE, typeNameOf } from './any.ts';
 import type { Headers } from './channel.ts';
 import type { Connection } from './connection.ts';
 import type { Labels } from './namespace.ts';
@@ -51,7 +51,7 @@ export interface TaskOptions extends CallOptions {
   readonly stdio?: StdioOptions;
   /** Mounted on the container's rootfs directory. None for a spec whose root is an absolute path. */
   readonly rootfs?: readonly PartialMessage<Mount>[];
-  /** Replaces the runtime options of the container as a whole. */
+  /** Changes to the container's runtime options, for this task. */
   readonly runc?: PartialMessage<RuncOptions>;
 }
 
@@ -182,7 +182,7 @@ export class Container implements AsyncDisposable {
           containerId: this.id,
           ...stdio.paths,
           rootfs: [...rootfs],
-          options: runc === undefined ? undefined : anyOf(RUNC_OPTIONS_TYPE, RuncOptions, runc),
+          options: runc === undefined ? undefined : this.#runtimeOptions(runc),
         },
         call,
       );
@@ -226,6 +226,13 @@ export class Container implements AsyncDisposable {
     } catch (error) {
       if (!isCode(error, Code.NotFound)) throw error;
     }
+  }
+
+  #runtimeOptions(changes: PartialMessage<RuncOptions>): Any {
+    const own = this.#info.runtime?.options;
+    const base =
+      own !== undefined && typeNameOf(own) === RUNC_OPTIONS_TYPE ? RuncOptions.decode(own.value) : {};
+    return anyOf(RUNC_OPTIONS_TYPE, RuncOptions, { ...base, ...changes });
   }
 
   #task(parts: ConstructorParameters<typeof Task>[1]): Task {

@@ -8,6 +8,9 @@ import {
   NamespaceDelete,
   NamespaceUpdate,
 } from '../proto/gen/containerd/events/namespace.ts';
+import { SnapshotCommit, SnapshotPrepare, SnapshotRemove } from '../proto/gen/containerd/events/snapshot.ts';
+import { ContentDelete } from '../proto/gen/containerd/events/content.ts';
+import { ImageCreate, ImageDelete, ImageUpdate } from '../proto/gen/containerd/events/image.ts';
 import * as task from '../proto/gen/containerd/events/task.ts';
 import { type Envelope, EventsDefinition } from '../proto/gen/containerd/services/events.ts';
 import type { CallOptions, MessageType } from '../ttrpc/service.ts';
@@ -34,6 +37,13 @@ const EVENTS = {
   '/namespaces/create': NamespaceCreate,
   '/namespaces/update': NamespaceUpdate,
   '/namespaces/delete': NamespaceDelete,
+  '/images/create': ImageCreate,
+  '/images/update': ImageUpdate,
+  '/images/delete': ImageDelete,
+  '/snapshot/prepare': SnapshotPrepare,
+  '/snapshot/commit': SnapshotCommit,
+  '/snapshot/remove': SnapshotRemove,
+  '/content/delete': ContentDelete,
 } as const;
 
 type Events = typeof EVENTS;

@@ -8,6 +8,8 @@ import { dateOf } from './timestamp.ts';
 interface Reading {
   readonly id: string;
   readonly timestamp: Date | undefined;
+  /** As it came, with the timestamp in nanoseconds. */
+  readonly metric: Metric;
 }
 
 /** One reading of a container's counters, from whichever version of cgroups its host has. */
@@ -16,8 +18,9 @@ export type Metrics =
   | (Reading & { readonly version: 2; readonly cgroup: MetricsV2 });
 
 /** @throws RpcError Internal for counters of a kind this client does not know */
-export async function metricsOf({ id, timestamp, data }: Metric): Promise<Metrics> {
-  const reading = { id, timestamp: dateOf(timestamp) };
+export async function metricsOf(metric: Metric): Promise<Metrics> {
+  const { id, timestamp, data } = metric;
+  const reading = { id, timestamp: dateOf(timestamp), metric };
   const type = data === undefined ? '' : typeNameOf(data);
   const value = data?.value ?? Buffer.alloc(0);
   // The messages are large and few programs want them: they are loaded with the first reading.

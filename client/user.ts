@@ -19,6 +19,11 @@ const MAX_LINKS = 40;
 export function lookUpUser(user: string, rootfs: string): User {
   const [name = '', group, ...rest] = user.split(':');
   if (rest.length > 0 || name === '' || group === '') throw invalidArgument(`invalid user: ${user}`);
+  const [uid, numericGid] = [idOf(name), idOf(group ?? '')];
+  // Nothing to look up, so the root filesystem need not be there.
+  if (uid !== undefined && numericGid !== undefined) {
+    return { uid, gid: numericGid, additionalGids: [numericGid] };
+  }
   const entry = entryOf(name, rootfs);
   const gid = group === undefined ? entry.gid : gidOf(group, rootfs);
   const additionalGids =

@@ -1,0 +1,133 @@
+/** A process in a container as if it ran here: its streams, its terminal, its signals, its exit status. */
+import { spawnSync } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Exit, Process, WindowSize } from '../client/client.ts';
+import { copyOut } from './output.ts';
+import type { Session } from './session.ts';
+
+export interface AttachmentOptions {
+  readonly terminal: boolean;
+  /** Send this command's signals on to the process. */
+  readonly signals: boolean;
+}
+
+/** As docker's: what stops a command, and what a program may take as a message. SIGTSTP stays with the shell's job control. */
+const FORWARDED: readonly NodeJS.Signals[] = [
+  'SIGHUP',
+  'SIGINT',
+  'SIGQUIT',
+  'SIGUSR1',
+  'SIGUSR2',
+  'SIGALRM',
+  'SIGTERM',
+];
+
+/** This many interrupts in a row mean it: the first process of a container ignores signals that it has no handler for. */
+const INTERRUPTS_TO_KILL = 3;
+
+/** A daemon may be restarted under a running command, which goes on. */
+const PATIENCE_MS = 60_000;
+
+/** Output that the shim still hands over after the exit; it waits two seconds itself for the process's children. */
+const DRAIN_MS = 10_000;
+
+/** What a process gets to end after the reader of its output has gone. */
+const BROKEN_PIPE_MS = 1000;
+
+/** Runs `start` with the process's streams connected to this command's, and waits for the process's end. */
+export async function attend(
+  session: Session,
+  target: Process,
+  options: AttachmentOptions,
+  start: () => Promise<unknown>,
+): Promise<Exit> {
+  const { call } = session;
+  const undo: (() => void)[] = [];
+  try {
+    if (options.terminal) undo.push(enterRawMode());
+    const copied = copyStreams(session, target);
+    // Awaited when the process has ended; until then a failure is no reason to leave it.
+    copied.catch(() => {});
+    await start();
+    if (options.terminal) undo.push(await followSize(target));
+    if (options.signals) undo.push(forwardSignals(target));
+    const exit = await target.wait({ ...call, patience: PATIENCE_MS });
+    await Promise.race([copied, sleep(DRAIN_MS, undefined, { ref: false })]);
+    return exit;
+  } finally {
+    for (const each of undo.reverse()) each();
+    process.stdin.destroy();
+  }
+}
+
+async function copyStreams(session: Session, target: Process): Promise<void> {
+  const { stdin, stdout, stderr } = target;
+  if (stdin !== undefined) {
+    // A terminal that hangs up, or a closed descriptor: the process's input ends.
+    process.stdin.on('error', () => stdin.end());
+    process.stdin.pipe(stdin);
+  }
+  try {
+    await Promise.all([copyOut(stdout, 1), copyOut(stderr, 2)]);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;
+    // A process that ran here would get SIGPIPE. The first one of a container may ignore it.
+    await attempt(target.kill('SIGPIPE', session.call));
+    await sleep(BROKEN_PIPE_MS);
+    await attempt(target.kill('SIGKILL', session.call));
+  }
+}
+
+/** The terminal passes on every key and every byte as it is. The answer puts it back; so does Node at any exit. */
+function enterRawMode(): () => void {
+  const { stdin } = process;
+  if (!stdin.isTTY) return () => {};
+  stdin.setRawMode(true);
+  // Node's raw mode goes on turning \n into \r\n, which garbles programs that draw. Without stty it is only that.
+  spawnSync('stty', ['-opost'], { stdio: ['inherit', 'ignore', 'ignore'] });
+  return () => stdin.setRawMode(false);
+}
+
+async function followSize(target: Process): Promise<() => void> {
+  const follow = async () => {
+    const size = windowSize();
+    if (size !== undefined) await attempt(target.resize(size));
+  };
+  const onResize = () => void follow();
+  process.on('SIGWINCH', onResize);
+  await follow();
+  return () => process.off('SIGWINCH', onResize);
+}
+
+function windowSize(): WindowSize | undefined {
+  const terminal = [process.stdout, process.stderr].find((stream) => stream.isTTY);
+  if (terminal === undefined) return undefined;
+  const [columns, rows] = terminal.getWindowSize();
+  return { columns, rows };
+}
+
+function forwardSignals(target: Process): () => void {
+  let interrupts = 0;
+  const forward = (signal: NodeJS.Signals) => {
+    if (signal === 'SIGINT' || signal === 'SIGTERM') interrupts += 1;
+    if (interrupts < INTERRUPTS_TO_KILL) {
+      void attempt(target.kill(signal));
+      return;
+    }
+    console.error(`moor: ${INTERRUPTS_TO_KILL} interrupts: killing ${target.containerId}`);
+    void attempt(target.kill('SIGKILL', { all: target.execId === '' }));
+  };
+  for (const signal of FORWARDED) process.on(signal, forward);
+  return () => {
+    for (const signal of FORWARDED) process.off(signal, forward);
+  };
+}
+
+/** The process may end at any moment; then there is nothing to signal or to resize any more. */
+async function attempt(call: Promise<void>): Promise<void> {
+  try {
+    await call;
+  } catch {
+    // The wait for the process tells how it ended, or that the daemon is gone.
+  }
+}

@@ -1,0 +1,54 @@
+import type { Command } from 'commander';
+import {
+  addContainerFlags,
+  containerArguments,
+  type ContainerFlags,
+  createContainer,
+} from './container-flags.ts';
+import { Failure, launchStatus } from './failure.ts';
+import { launch } from './launch.ts';
+import { withClient } from './session.ts';
+import { addStreamFlags, type StreamFlags, streamsOf } from './task-flags.ts';
+
+interface RunFlags extends ContainerFlags, StreamFlags {
+  readonly rm?: boolean;
+}
+
+export function addRun(program: Command): void {
+  const command = program
+    .command('run')
+    .summary('run a container')
+    .description(
+      'Run a container. The exit status is that of its process, 128+n when signal n ended it.\n' +
+        '125, 126 and 127 say that no process could be run, as with docker.',
+    )
+    .usage('[options] --rootfs <directory> <id> [command] [arg...]')
+    .argument('[words...]')
+    .passThroughOptions()
+    .option('--rm', 'remove the container when it has ended; not with --detach');
+  addContainerFlags(addStreamFlags(command)).action(run);
+}
+
+async function run(words: string[], flags: RunFlags, command: Command): Promise<void> {
+  try {
+    const args = containerArguments(words, flags);
+    if (flags.rm === true && flags.detach === true) {
+      throw new Failure('--rm and --detach cannot be used together');
+    }
+    // Checked before anything is made.
+    streamsOf(flags, flags.tty === true);
+    await withClient(command, async (session) => {
+      const container = await createContainer(session, args, flags);
+      const outcome = { started: false };
+      try {
+        process.exitCode = await launch(session, container, flags, outcome);
+      } finally {
+        // One that never ran is of no use to anybody, and in the way of the next attempt.
+        if (!outcome.started || flags.rm === true) await container[Symbol.asyncDispose]();
+      }
+    });
+  } catch (error) {
+    process.exitCode = launchStatus(error);
+    throw error;
+  }
+}
