@@ -12,7 +12,7 @@ const PROGRAM = 'containerd-shim-moor-v1';
 async function main(flags: Flags): Promise<void> {
   if (flags.version) return print((await import('./info.ts')).versionText(PROGRAM));
   if (flags.info) return print((await import('./info.ts')).encodeInfo(readInput()));
-  if (flags.action === 'template') return serveForked();
+  if (flags.action === 'template') return serveForked(flags.bundle);
   if (flags.namespace === '') throw new Error('the namespace must be given');
   const { namespace, id, action } = flags;
   const log = new Log(STDERR, flags.debug ? 'debug' : 'info', { namespace, id });
@@ -29,9 +29,9 @@ async function main(flags: Flags): Promise<void> {
 }
 
 /** In the template, for ever; in each shim that it forks, until that shim is done. */
-async function serveForked(): Promise<void> {
+async function serveForked(scratch: string): Promise<void> {
   const [{ serve }, { serveTemplate }] = await Promise.all([import('./serve.ts'), import('./template.ts')]);
-  const { namespace, id, debug, listener } = await serveTemplate();
+  const { namespace, id, debug, listener } = await serveTemplate(scratch);
   const log = new Log(STDERR, debug ? 'debug' : 'info', { namespace, id });
   return serve({ namespace, events: eventsPath(), log, socket: listener });
 }

@@ -1,21 +1,12 @@
 import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
-import { Socket } from 'node:net';
 import { join } from 'node:path';
-import { execa } from 'execa';
-import { childPids, fork, listenUnix, Poll, setSid, socketPair, waitPid } from '../native/native.ts';
-import { TaskDefinition } from '../proto/gen/containerd/task/v3.ts';
-import { TtrpcClient } from '../ttrpc/client.ts';
+import { childPids, fork, listenUnix, Poll, setSid, waitPid } from '../native/native.ts';
 import { messageOf } from '../ttrpc/errors.ts';
-import { TtrpcServer } from '../ttrpc/server.ts';
-import { Log } from './log.ts';
-import { Publisher } from './publisher.ts';
-import { Reaper } from './reaper.ts';
-import { taskService } from './service.ts';
+import { warmUp } from './warm-up.ts';
 
 /** The descriptor that the template inherits its connection with the daemon as. */
 const DAEMON_FD = 3;
 const [STDOUT, STDERR] = [1, 2];
-const WARM_UP_ROUNDS = 20;
 const BACKLOG = 16;
 
 /** What the daemon asks for, one JSON object a line. */
@@ -42,10 +33,11 @@ export interface Forked extends ForkRequest {
  * Waits with the shim's code loaded, and forks one shim for each line the daemon writes; answers with `{"sequence", "pid"}` or
  * `{"sequence", "error"}`. The process ends with the daemon's connection. Its shims live on.
  *
- * Resolves once in each forked shim, and never in the template itself.
+ * @param scratch a directory for the warm-up
+ * @returns once in each forked shim, and never in the template itself
  */
-export async function serveTemplate(): Promise<Forked> {
-  await warmUp();
+export async function serveTemplate(scratch: string): Promise<Forked> {
+  await warmUp(scratch);
   const { promise, resolve } = Promise.withResolvers<Forked>();
   const lines = new Lines();
   const waiting: string[] = [];
@@ -121,32 +113,6 @@ function becomeOwnProcess({ namespace, id, address, bundle }: ForkRequest): void
   }
   process.env['NAMESPACE'] = namespace;
   process.title = `moor-shim -namespace ${namespace} -id ${id} -address ${address}`;
-}
-
-/**
- * Does once what every shim does, on a service without containers: what V8 has parsed, compiled and allocated for it is shared by
- * all shims, which take less time and memory (see fork.ts).
- */
-async function warmUp(): Promise<void> {
-  const log = new Log(STDERR, 'error');
-  const reaper = new Reaper();
-  const publisher = new Publisher('', '', log);
-  const service = taskService({ namespace: 'warm', reaper, publisher, log, shutdown: () => {} });
-  const server = new TtrpcServer().add(TaskDefinition, service);
-  const [ours, theirs] = socketPair();
-  server.serve(new Socket({ fd: ours }));
-  const client = new TtrpcClient(new Socket({ fd: theirs }));
-  const task = client.service(TaskDefinition);
-  for (let round = 0; round < WARM_UP_ROUNDS; round += 1) {
-    await Promise.allSettled([
-      task.state({ id: 'none' }),
-      task.kill({ id: 'none' }),
-      task.exec({ id: 'none' }),
-    ]);
-  }
-  client.close();
-  await server.close();
-  await execa(process.execPath, ['--version'], { stdin: 'ignore', reject: false });
 }
 
 /** Splits what is read into lines. */

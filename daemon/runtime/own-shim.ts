@@ -59,8 +59,9 @@ export class OwnShim implements Launcher {
     this.#options = options;
     mkdirSync(join(options.state, 's'), { recursive: true, mode: 0o711 });
     if (options.spawn === 'fork') {
-      const { command, log } = options;
-      this.#template = new ShimTemplate({ command, env: this.#environment(), log });
+      const { command, log, state } = options;
+      const scratch = join(state, 'warm-up');
+      this.#template = new ShimTemplate({ command, env: this.#environment(), log, scratch });
       this.#template.start();
     }
   }

@@ -23,6 +23,8 @@ export interface TemplateOptions {
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly log: Logger;
+  /** A directory that the template may make, for its warm-up. */
+  readonly scratch: string;
 }
 
 /**
@@ -87,7 +89,7 @@ export class ShimTemplate {
     const [ours, theirs] = socketPair();
     let child: ChildProcess;
     try {
-      child = spawn(program, [...FORKABLE, ...args, 'template'], {
+      child = spawn(program, [...FORKABLE, ...args, '-bundle', this.#options.scratch, 'template'], {
         env: { ...this.#options.env, UV_USE_IO_URING: '0' },
         detached: true,
         stdio: ['ignore', 'inherit', 'inherit', theirs],
