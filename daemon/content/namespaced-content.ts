@@ -39,7 +39,7 @@ export class NamespacedContent {
     this.#home = {
       store,
       records: this.records,
-      abandoned: (digest) => this.#abandoned.add(digest),
+      abandoned: (digest) => this.abandon(digest),
       closed: ({ ingest }) => this.#writers.delete(ingest.id),
     };
   }
@@ -235,6 +235,36 @@ export class NamespacedContent {
     const abandoned = this.#abandoned;
     this.#abandoned = new Set();
     return abandoned;
+  }
+
+  /** Remembers a blob that could not be removed, or not yet. */
+  abandon(digest: Digest): void {
+    this.#abandoned.add(digest);
+  }
+
+  /** The ids of ingests on disk that no namespace knows of. */
+  async orphans(): Promise<string[]> {
+    // In this order: a record is made before the first byte.
+    const found = await this.store.ingests();
+    const known = this.#knownIngests();
+    return found.filter((id) => !known.has(id));
+  }
+
+  /** Removes what is on disk of an ingest, if no namespace knows of it. @throws RpcError */
+  async removeOrphan(id: string): Promise<void> {
+    // Its writer has made a record, and will clean up after itself.
+    if (this.store.locks.isHeld(id)) return;
+    using held = new DisposableStack();
+    held.use(await this.store.locks.take(id, id));
+    if (!this.#knownIngests().has(id)) await this.store.removeIngest(id);
+  }
+
+  #knownIngests(): Set<string> {
+    const { records } = this;
+    const ids = records
+      .namespaces()
+      .flatMap((namespace) => records.ingests(namespace).map(({ ref }) => ingestId(namespace, ref)));
+    return new Set(ids);
   }
 
   /** Closes every writer, so that what has been written is in its file. */
