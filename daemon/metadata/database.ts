@@ -126,12 +126,13 @@ export class Database extends Reader {
   /**
    * Runs one transaction. When the promise resolves, the change survives the end of this process and of the machine.
    *
+   * @param options whether the observers are told of its writes
    * @throws what the action throws, with nothing changed; RpcError ResourceExhausted when the disk is full
    */
-  update<T>(action: (transaction: Transaction) => T): Promise<T> {
+  update<T>(action: (transaction: Transaction) => T, { observed = true } = {}): Promise<T> {
     return new Promise((resolve, reject) => {
       const run = (): (() => void) => {
-        const transaction = new Transaction(this.store, this.#observers);
+        const transaction = new Transaction(this.store, observed ? this.#observers : []);
         let result: T;
         try {
           result = action(transaction);
