@@ -38,5 +38,5 @@ export interface Launcher {
   followLog(bundle: Bundle, log: Logger): () => void;
 }
 
-/** Milliseconds for `delete`: runc kills, then waits for up to 10 s for the processes to be gone. */
+/** Milliseconds for a deletion: runc kills, then waits for up to 10 s for the processes to be gone. */
 export const DELETE_TIMEOUT_MS = 30_000;

@@ -174,9 +174,23 @@ export class TaskManager {
     const summary = { live: 0, dead: 0, departed: 0, undone: 0, milliseconds: 0 };
     await Promise.all([
       ...known.map(async ({ bundle, bootstrap }) => {
-        summary[await this.#recover(bundle, bootstrap, strays)] += 1;
+        try {
+          summary[await this.#recover(bundle, bootstrap, strays)] += 1;
+        } catch (error) {
+          // Not known to clients, and not free to be made again: an operator has to look at it.
+          this.#options.log.error({ err: error, path: bundle.path }, 'a task cannot be recovered');
+        }
       }),
-      ...remains.map((hidden) => this.#recoverRemains(hidden)),
+      ...remains.map(async (hidden) => {
+        try {
+          await this.#recoverRemains(hidden);
+        } catch (error) {
+          this.#options.log.error(
+            { err: error, path: hidden.path },
+            'what is left of a task cannot be removed',
+          );
+        }
+      }),
     ]);
     await this.#sweep(strays);
     summary.milliseconds = Math.round(performance.now() - begin);

@@ -43,7 +43,7 @@ export function resolveRuntime(name: string, path = process.env.PATH ?? ''): Run
     const binary = join(directory, program);
     if (isAbsolute(directory) && whyNotExecutable(binary) === undefined) return { kind: 'foreign', binary };
   }
-  throw notFound(`runtime ${quoted(name)}: ${program} is not installed (not found in PATH ${path})`);
+  throw notFound(`runtime ${quoted(name)}: ${program} is not installed (it is not on the daemon's PATH)`);
 }
 
 function whyNotExecutable(path: string): string | undefined {

@@ -21,7 +21,7 @@ import { cleanUpAfterShim, removeSocket } from './cleanup.ts';
 import { Execs } from './execs.ts';
 import { type Exit, type ExitRecord, KILLED } from './exit.ts';
 import { reached } from './failpoint.ts';
-import type { Launcher } from './launcher.ts';
+import { DELETE_TIMEOUT_MS, type Launcher } from './launcher.ts';
 import { PROBE_TIMEOUT_MS, ShimLink } from './link.ts';
 import { DELETE_TOPIC, EXIT_TOPIC, deleteNotice, exitNotice, type EventPublisher } from './notices.ts';
 import { killProcessesOf } from './processes.ts';
@@ -262,24 +262,15 @@ export class Task {
     });
   }
 
-  /**
-   * Undefined when there is nothing left to measure.
-   *
-   * @param timeout milliseconds after which a stuck shim makes it fail with DeadlineExceeded
-   */
-  async stats(signal: AbortSignal, timeout?: number): Promise<Any | undefined> {
-    const call = async (shim: TaskClient) => (await shim.stats({ id: this.id }, { signal, timeout })).stats;
+  /** Undefined when there is nothing left to measure. */
+  async stats(signal: AbortSignal): Promise<Any | undefined> {
+    const call = async (shim: TaskClient) => (await shim.stats({ id: this.id }, { signal })).stats;
     const whenDead = () => undefined;
     return this.#link.ask<Any | undefined>({ action: 'measuring it', call, whenDead, signal, repeat: true });
   }
 
-  /** @param timeout milliseconds after which a stuck shim makes it fail with DeadlineExceeded */
-  async state(
-    execId: ProcessId,
-    signal: AbortSignal,
-    timeout?: number,
-  ): Promise<PartialMessage<StateResponse>> {
-    const call = (shim: TaskClient) => shim.state({ id: this.id, execId }, { signal, timeout });
+  async state(execId: ProcessId, signal: AbortSignal): Promise<PartialMessage<StateResponse>> {
+    const call = (shim: TaskClient) => shim.state({ id: this.id, execId }, { signal });
     const whenDead = (container: Exit) => {
       const { pid, status: exitStatus, exitedAt } = this.#endOf(execId, container);
       return { id: execId || this.id, execId, pid, status: Status.STOPPED, exitStatus, exitedAt };
@@ -323,7 +314,10 @@ export class Task {
     reached('delete-begun');
     const call = async (shim: TaskClient): Promise<Exit | undefined> => {
       try {
-        const { pid, exitStatus, exitedAt } = await shim.delete({ id: this.id });
+        const { pid, exitStatus, exitedAt } = await shim.delete(
+          { id: this.id },
+          { timeout: DELETE_TIMEOUT_MS },
+        );
         return { pid, status: exitStatus, exitedAt: exitedAt ?? timestampNow() };
       } catch (error) {
         // The shim has deleted it before, for a call that was cut off; what is left is to say how it ended.

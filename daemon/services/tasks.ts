@@ -177,7 +177,7 @@ async function describe(
 ): Promise<PartialMessage<Process>> {
   const identity = { containerId: task.id, id: execId || task.id };
   try {
-    const state = await task.state(execId, signal, STATE_TIMEOUT_MS);
+    const state = await task.state(execId, forAWhile(signal));
     const { pid, status, stdin, stdout, stderr, terminal, exitStatus, exitedAt } = state;
     return { ...identity, pid, status, stdin, stdout, stderr, terminal, exitStatus, exitedAt };
   } catch (error) {
@@ -185,6 +185,11 @@ async function describe(
     task.log.warn({ err: error }, 'the shim does not say how its container is');
     return { ...identity, pid: execId === '' ? task.pid : 0, status: Status.UNKNOWN };
   }
+}
+
+/** The caller's patience with one shim, stuck or just being cleaned up after. */
+function forAWhile(signal: AbortSignal): AbortSignal {
+  return AbortSignal.any([signal, AbortSignal.timeout(STATE_TIMEOUT_MS)]);
 }
 
 /** Undefined when the task went while it was asked. */
@@ -201,7 +206,7 @@ async function describeListed(task: Task, signal: AbortSignal): Promise<PartialM
 async function measure(task: Task, signal: AbortSignal): Promise<PartialMessage<Metric> | undefined> {
   const timestamp = timestampNow();
   try {
-    const data = await task.stats(signal, STATE_TIMEOUT_MS);
+    const data = await task.stats(forAWhile(signal));
     return data && { timestamp, id: task.id, data };
   } catch (error) {
     if (signal.aborted) throw error;
