@@ -6,9 +6,16 @@ import { EventsDefinition } from '../proto/gen/containerd/services/events_ttrpc.
 import { messageOf } from '../ttrpc/errors.ts';
 import { TtrpcServer } from '../ttrpc/server.ts';
 import { type Config, timeout, ttrpcAddress } from './config.ts';
+import { NamespacedContent } from './content/namespaced-content.ts';
+import { ContentStore } from './content/store.ts';
 import { Exchange } from './events/exchange.ts';
+import { Collector } from './gc/collector.ts';
+import { contentResource, ingestResource } from './gc/content.ts';
+import { containerResource, imageResource, leaseResource } from './gc/records.ts';
+import { GcScheduler, defaultOptions } from './gc/scheduler.ts';
 import { GrpcServer } from './grpc/server.ts';
 import { Health } from './health.ts';
+import { ImageStore } from './images/store.ts';
 import { DirectoryLock } from './lock.ts';
 import type { Logger } from './log.ts';
 import { MetadataStore } from './metadata/store.ts';
@@ -74,6 +81,19 @@ export class Daemon {
     closeRange(FIRST_PRIVATE_FD, 'cloexec');
     const exchange = new Exchange(log);
     this.#opened.defer(() => exchange.close());
+    const { database } = metadata;
+    const content = new NamespacedContent(database, await ContentStore.open(join(config.root, 'content')));
+    this.#opened.defer(() => content.close());
+    const images = new ImageStore(database, exchange);
+    const collected = [
+      leaseResource,
+      containerResource,
+      imageResource((namespace, name) => images.deleted(namespace, name)),
+      ingestResource(content),
+      contentResource(content),
+    ];
+    const collections = new GcScheduler(new Collector(database, collected, log), defaultOptions, log);
+    this.#opened.defer(() => collections.close());
     const tasks = new TaskManager({
       state: config.state,
       addresses: { grpc: config.grpc.address, ttrpc: ttrpcAddress(config) },
@@ -90,9 +110,11 @@ export class Daemon {
     log.info(recovered, 'tasks recovered');
 
     const identity = readIdentity(config.root);
-    const core = { config, metadata, exchange, tasks, health: this.#health, identity };
+    const health = this.#health;
+    const core = { config, metadata, content, images, collections, exchange, tasks, health, identity };
     await this.#serveClients(new LoadedPlugins(core, log));
     exchange.serve();
+    collections.start();
     notify(log, 'READY=1', `MAINPID=${process.pid}`);
     const milliseconds = Math.round(performance.now() - begin);
     log.info({ address: config.grpc.address, pid: process.pid, version, milliseconds }, 'serving');

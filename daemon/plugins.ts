@@ -7,14 +7,19 @@ import type { Logger } from 'pino';
 import { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
 import { messageOf, type RpcError, toRpcError } from '../ttrpc/errors.ts';
 import type { Config } from './config.ts';
+import type { NamespacedContent } from './content/namespaced-content.ts';
 import type { Exchange } from './events/exchange.ts';
+import type { GcScheduler } from './gc/scheduler.ts';
 import { type Service, service } from './grpc/server.ts';
 import type { Health } from './health.ts';
+import type { ImageStore } from './images/store.ts';
 import type { MetadataStore } from './metadata/store.ts';
 import type { TaskManager } from './runtime/manager.ts';
 import { containersService } from './services/containers.ts';
+import { contentService } from './services/content.ts';
 import { eventsService } from './services/events.ts';
 import { healthService } from './services/health.ts';
+import { imagesService } from './services/images.ts';
 import { type ServerIdentity, introspectionService } from './services/introspection.ts';
 import { leasesService } from './services/leases.ts';
 import { namespacesService } from './services/namespaces.ts';
@@ -26,6 +31,9 @@ import { revision, version } from './version.ts';
 export interface Core {
   readonly config: Config;
   readonly metadata: MetadataStore;
+  readonly content: NamespacedContent;
+  readonly images: ImageStore;
+  readonly collections: GcScheduler;
   readonly exchange: Exchange;
   readonly tasks: TaskManager;
   readonly health: Health;
@@ -33,7 +41,9 @@ export interface Core {
 }
 
 const Type = {
+  Content: 'io.containerd.content.v1',
   Event: 'io.containerd.event.v1',
+  Gc: 'io.containerd.gc.v1',
   Metadata: 'io.containerd.metadata.v1',
   Runtime: 'io.containerd.runtime.v2',
   Service: 'io.containerd.service.v1',
@@ -57,10 +67,16 @@ export interface Plugin {
 export const table: readonly Plugin[] = [
   { type: Type.Event, id: 'exchange', requires: [] },
   {
+    type: Type.Content,
+    id: 'content',
+    requires: [],
+    exports: ({ root }) => ({ root: join(root, 'content') }),
+  },
+  {
     // Clients look for the metadata store under this name, whatever it is made of.
     type: Type.Metadata,
     id: 'bolt',
-    requires: [Type.Event],
+    requires: [Type.Event, Type.Content],
     exports: ({ root }) => ({ path: join(root, 'metadata') }),
   },
   {
@@ -70,9 +86,12 @@ export const table: readonly Plugin[] = [
     native: true,
     exports: ({ root, state }) => ({ root, state: join(state, 'tasks') }),
   },
+  { type: Type.Gc, id: 'scheduler', requires: [Type.Metadata] },
   { type: Type.Service, id: 'containers-service', requires: [Type.Event, Type.Metadata] },
+  { type: Type.Service, id: 'content-service', requires: [Type.Event, Type.Metadata] },
+  { type: Type.Service, id: 'images-service', requires: [Type.Metadata, Type.Gc] },
   { type: Type.Service, id: 'introspection-service', requires: [] },
-  { type: Type.Service, id: 'leases-service', requires: [Type.Metadata] },
+  { type: Type.Service, id: 'leases-service', requires: [Type.Metadata, Type.Gc] },
   { type: Type.Service, id: 'namespaces-service', requires: [Type.Event, Type.Metadata] },
   { type: Type.Service, id: 'tasks-service', requires: [Type.Event, Type.Metadata, Type.Runtime] },
   {
@@ -81,12 +100,24 @@ export const table: readonly Plugin[] = [
     requires: [Type.Service],
     serve: ({ metadata, exchange }) => containersService(metadata.containers, exchange),
   },
+  {
+    type: Type.Grpc,
+    id: 'content',
+    requires: [Type.Service],
+    serve: ({ content, exchange }) => contentService(content, exchange),
+  },
   { type: Type.Grpc, id: 'events', requires: [Type.Event], serve: ({ exchange }) => eventsService(exchange) },
   {
     type: Type.Grpc,
     id: 'healthcheck',
     requires: [],
     serve: ({ health }, loaded) => healthService(health, (name) => loaded.serves(name)),
+  },
+  {
+    type: Type.Grpc,
+    id: 'images',
+    requires: [Type.Service],
+    serve: ({ images, collections }) => imagesService(images, collections),
   },
   {
     type: Type.Grpc,
@@ -98,7 +129,7 @@ export const table: readonly Plugin[] = [
     type: Type.Grpc,
     id: 'leases',
     requires: [Type.Service],
-    serve: ({ metadata }) => leasesService(metadata.leases),
+    serve: ({ metadata, collections }) => leasesService(metadata.leases, collections),
   },
   {
     type: Type.Grpc,

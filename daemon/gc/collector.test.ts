@@ -17,7 +17,7 @@ import { addToLease } from '../metadata/leases.ts';
 import { MetadataStore } from '../metadata/store.ts';
 import { Collector } from './collector.ts';
 import { contentResource, ingestResource } from './content.ts';
-import { containers, images, leases, recordResource } from './records.ts';
+import { containerResource, imageResource, leaseResource, recordResource } from './records.ts';
 
 const ns = parseNamespace('here');
 const other = parseNamespace('there');
@@ -57,11 +57,11 @@ class World {
     const { database } = this.metadata;
     this.content = new NamespacedContent(database, await ContentStore.open(join(this.directory, 'content')));
     this.images = new ImageStore(database, { publish: (_, topic) => this.events.push(topic) });
-    const deleted = images((namespace, name) => this.images.deleted(namespace, name));
+    const deleted = imageResource((namespace, name) => this.images.deleted(namespace, name));
     const resources = [
-      leases,
+      leaseResource,
       deleted,
-      containers,
+      containerResource,
       snapshots,
       ingestResource(this.content),
       contentResource(this.content),

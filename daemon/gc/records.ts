@@ -37,7 +37,7 @@ export function untilExpiry(labels: { readonly [key: string]: string }): Pick<Fa
   return { root: expires === undefined || expires > Date.now(), expires };
 }
 
-export const containers: GcResource = recordResource({
+export const containerResource: GcResource = recordResource({
   kind: Kind.Container,
   type: Container,
   facts: ({ snapshotter, snapshotKey, labels }) => ({
@@ -48,7 +48,7 @@ export const containers: GcResource = recordResource({
 });
 
 /** @param deleted is told of each image that has expired and is gone */
-export function images(deleted: (namespace: Namespace, name: string) => void): GcResource {
+export function imageResource(deleted: (namespace: Namespace, name: string) => void): GcResource {
   return recordResource({
     kind: Kind.Image,
     type: Image,
@@ -64,7 +64,7 @@ export function images(deleted: (namespace: Namespace, name: string) => void): G
   });
 }
 
-export const leases: GcResource = recordResource({
+export const leaseResource: GcResource = recordResource({
   kind: Kind.Lease,
   parts: [Kind.LeaseResource],
   type: Lease,

@@ -1,10 +1,11 @@
 import { LeasesDefinition, type Resource } from '../../proto/gen/containerd/services/leases.ts';
 import { invalidArgument } from '../../ttrpc/errors.ts';
+import type { Collections } from '../gc/scheduler.ts';
 import { namespaceOf } from '../grpc/context.ts';
 import { type Service, service } from '../grpc/server.ts';
 import type { LeaseStore } from '../metadata/leases.ts';
 
-export function leasesService(store: LeaseStore): Service {
+export function leasesService(store: LeaseStore, collections: Collections): Service {
   return service(LeasesDefinition, {
     create: async ({ id, labels }, context) => ({
       lease: await store.create(namespaceOf(context), id, labels),
@@ -12,8 +13,9 @@ export function leasesService(store: LeaseStore): Service {
 
     list: async ({ filters }, context) => ({ leases: store.list(namespaceOf(context), filters) }),
 
-    async delete({ id }, context) {
+    async delete({ id, sync }, context) {
       await store.delete(namespaceOf(context), id);
+      if (sync) await collections.collect(context.signal);
       return {};
     },
 
