@@ -19,18 +19,25 @@ export const Kind = {
   Content: 'content',
   Ingest: 'ingest',
   Image: 'image',
-  Snapshot: 'snapshot',
   SnapshotChild: 'snapshot-child',
   SnapshotSequence: 'snapshot-sequence',
 } as const;
 export type Kind = (typeof Kind)[keyof typeof Kind];
 
+/** The kind of a snapshotter's snapshots. */
+export const snapshotKind = (snapshotter: string): string => `snapshot/${snapshotter}`;
+
+export const snapshotterNames = ['overlayfs', 'native', 'btrfs'] as const;
+
 /** What makes a namespace count as not empty, with the word for it. */
-export const contents: readonly { readonly kind: Kind; readonly plural: string }[] = [
+export const contents: readonly { readonly kind: string; readonly plural: string }[] = [
   { kind: Kind.Image, plural: 'images' },
   { kind: Kind.Content, plural: 'blobs' },
   { kind: Kind.Container, plural: 'containers' },
-  { kind: Kind.Snapshot, plural: 'snapshots' },
+  ...snapshotterNames.map((name) => ({
+    kind: snapshotKind(name),
+    plural: `snapshots on "${name}" snapshotter`,
+  })),
 ];
 
 /** LMDB's limit for a key is 1978 bytes; this leaves room for the namespace, the kind and the escapes of the encoding. */

@@ -1,0 +1,87 @@
+/**
+ * Snapshots by the kernel's overlay filesystem: each has a folder of what it adds to its ancestors, and all of them are mounted over
+ * one another.
+ */
+import { existsSync } from 'node:fs';
+import { chmod, chown, lstat, mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { removeTree, treeUsage } from '../../native/native.ts';
+import type { Backend, Place } from './backend.ts';
+import { probeOverlay } from './overlay-probe.ts';
+import { Kind, type Mount, type Usage } from './snapshotter.ts';
+
+export class Overlayfs implements Backend {
+  readonly root: string;
+  /** Options that every mount has. */
+  readonly #options: readonly string[];
+
+  private constructor(root: string, options: readonly string[]) {
+    this.root = root;
+    this.#options = options;
+  }
+
+  /** @throws Error when the kernel or the filesystem below cannot do it */
+  static async open(root: string): Promise<Overlayfs> {
+    await mkdir(root, { recursive: true, mode: 0o700 });
+    await probeOverlay(root);
+    // An index makes the kernel refuse layers that another mount uses (Documentation/filesystems/overlayfs.rst), as views of an active
+    // snapshot's parents do. Kernels that have none do not know the option.
+    const hasIndex = existsSync('/sys/module/overlay/parameters/index');
+    return new Overlayfs(root, hasIndex ? ['index=off'] : []);
+  }
+
+  async create({ id, kind, ancestors: [parent] }: Place): Promise<void> {
+    const folder = join(this.root, String(id));
+    await mkdir(folder, 0o700);
+    const files = this.#files(id);
+    await Promise.all([
+      this.#createFiles(files, parent),
+      kind === Kind.ACTIVE ? mkdir(this.#work(id), 0o711) : undefined,
+    ]);
+  }
+
+  mounts({ id, kind, ancestors }: Place): Mount[] {
+    const isView = kind === Kind.VIEW;
+    // The kernel refuses an overlay of a single folder that is not written to, and two are not needed to show one.
+    if (ancestors.length === 0) return [bind(this.#files(id), isView ? 'ro' : 'rw')];
+    if (isView && ancestors.length === 1) return [bind(this.#files(ancestors[0]!), 'ro')];
+    const upper = isView ? [] : [`workdir=${this.#work(id)}`, `upperdir=${this.#files(id)}`];
+    const lower = ancestors.map((ancestor) => this.#files(ancestor)).join(':');
+    const options = [...this.#options, ...upper, `lowerdir=${lower}`];
+    return [{ type: 'overlay', source: 'overlay', target: '', options }];
+  }
+
+  async usage({ id }: Place, signal?: AbortSignal): Promise<Usage> {
+    const { size, inodes } = await treeUsage(this.#files(id), undefined, signal);
+    return { size: BigInt(size), inodes: BigInt(inodes) };
+  }
+
+  hasFolder(): boolean {
+    return true;
+  }
+
+  remove(id: number, signal?: AbortSignal): Promise<void> {
+    return removeTree(join(this.root, String(id)), signal);
+  }
+
+  /** The folder is what is seen as the root of the mount, so it belongs to who owns the parent's. */
+  async #createFiles(files: string, parent: number | undefined): Promise<void> {
+    const above = parent === undefined ? undefined : lstat(this.#files(parent));
+    const [owner] = await Promise.all([above, mkdir(files, 0o755)]);
+    // Whatever the umask is.
+    await chmod(files, 0o755);
+    if (owner !== undefined && (owner.uid !== 0 || owner.gid !== 0)) await chown(files, owner.uid, owner.gid);
+  }
+
+  #files(id: number): string {
+    return `${this.root}/${id}/fs`;
+  }
+
+  #work(id: number): string {
+    return `${this.root}/${id}/work`;
+  }
+}
+
+function bind(source: string, access: 'ro' | 'rw'): Mount {
+  return { type: 'bind', source, target: '', options: [access, 'rbind'] };
+}
