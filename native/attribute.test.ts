@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import {
   lstatSync,
   mkdtempSync,
@@ -87,7 +86,6 @@ test('extended attributes hold any bytes, capabilities among them', (context) =>
     listXattrs(path).filter((name) => name !== 'security.selinux'),
     ['security.capability', 'user.empty'],
   );
-  assert.match(spawnSync('getcap', [path], { encoding: 'utf8' }).stdout, /cap_setuid/);
   assert.throws(() => setXattr(path, 'no-such-kind.x', capability), { syscall: 'lsetxattr' });
 });
 
