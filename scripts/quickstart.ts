@@ -20,7 +20,7 @@ function moor(...args: string[]): string {
   const out = execFileSync(join(repository, 'bin/moor'), ['--address', address, ...args], {
     encoding: 'utf8',
   });
-  for (const line of out.trimEnd().split('\n')) console.log(`    ${line}`);
+  if (out.trim() !== '') console.log(out.trimEnd().replaceAll(/^/gm, '    '));
   return out;
 }
 
