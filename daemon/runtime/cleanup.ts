@@ -19,6 +19,7 @@ const KILL_TIMEOUT_MS = 2000;
  *
  * Nothing in it can fail for good: what cannot be done is logged, and the rest is done.
  *
+ * @param shim the shim's pid, where the shim has only just been started
  * @returns how the first process ended: as the shim had recorded it, and killed otherwise
  */
 export async function cleanUpAfterShim(
@@ -26,11 +27,12 @@ export async function cleanUpAfterShim(
   launcher: Launcher,
   bootstrap: Bootstrap | undefined,
   log: Logger,
+  shim?: number,
 ): Promise<ExitRecord> {
   const recorded = bundle.readExit();
   const pid = recorded?.pid ?? bundle.readInitPid();
   let exit: ExitRecord = recorded ?? { pid, status: KILLED, exitedAt: timestampNow(), published: false };
-  await killProcessesOf(bundle, KILL_TIMEOUT_MS);
+  await killProcessesOf(bundle, KILL_TIMEOUT_MS, shim);
   try {
     const answer = await launcher.deleteDead(bundle);
     // The answer's time is later than the kill; it is used only where the shim left no better one.

@@ -122,7 +122,7 @@ async function undo(task: Task, progress: Progress, error: unknown): Promise<voi
       await task.stopShim(shim);
     } else if (started !== undefined || bundle.readForeignAddress() !== undefined) {
       shim?.close();
-      await cleanUpAfterShim(bundle, launcher, started?.bootstrap, log);
+      await cleanUpAfterShim(bundle, launcher, started?.bootstrap, log, started?.pid);
     }
     const remains = bundle.hide();
     if (remains !== undefined) await removeRemains(remains);

@@ -1,9 +1,11 @@
 /** Processes found by what they are, for when nobody knows their pids any more. */
 import { closeSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Poll, pidfdOpen, pidfdSendSignal } from '../../native/native.ts';
 import { type Bundle, hasCode } from './bundle.ts';
 
 const SIGKILL = 9;
+const LOOK_AGAIN_MS = 10;
 
 /**
  * Kills what runs for a bundle outside its container: a shim that no longer serves, and what it was in the middle of. Such
@@ -11,9 +13,21 @@ const SIGKILL = 9;
  * operator's shell is neither.
  *
  * @param timeout milliseconds to wait until they are gone
- * @returns how many there were
+ * @param shim the pid of a shim that has only just been started: it may not yet look like one
  */
-export async function killProcessesOf(bundle: Bundle, timeout: number): Promise<number> {
+export async function killProcessesOf(bundle: Bundle, timeout: number, shim?: number): Promise<void> {
+  const end = performance.now() + timeout;
+  while (
+    !(await killFound(bundle, timeout)) &&
+    shim !== undefined &&
+    exists(shim) &&
+    performance.now() < end
+  ) {
+    await sleep(LOOK_AGAIN_MS);
+  }
+}
+
+async function killFound(bundle: Bundle, timeout: number): Promise<boolean> {
   const ended: Promise<void>[] = [];
   for (const name of readdirSync('/proc')) {
     const pid = Number(name);
@@ -22,7 +36,16 @@ export async function killProcessesOf(bundle: Bundle, timeout: number): Promise<
     if (end !== undefined) ended.push(end);
   }
   await Promise.all(ended);
-  return ended.length;
+  return ended.length > 0;
+}
+
+/** Zombies do not count. */
+function exists(pid: number): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8') !== '';
+  } catch {
+    return false;
+  }
 }
 
 function worksFor(pid: number, bundle: Bundle): boolean {

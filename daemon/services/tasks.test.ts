@@ -304,6 +304,7 @@ for (const [name, runtime, skip] of runtimes) {
       await host.start();
       host.container('a', sleeper, runtime, 'create');
       await assert.rejects(host.create('a', { timeout: 700 }));
+      for (const timeout of [1, 2, 4, 8, 16, 32, 64]) await assert.rejects(host.create('a', { timeout }));
       await host.run('a', sleeper, runtime);
       await remove(host, 'a');
       await host.nothingLeft();
