@@ -20,7 +20,7 @@ import { DirectoryLock } from './lock.ts';
 import type { Logger } from './log.ts';
 import { MetadataStore } from './metadata/store.ts';
 import { notify } from './notify.ts';
-import { LoadedPlugins } from './plugins.ts';
+import { LoadedPlugins, checkPluginNames } from './plugins.ts';
 import { TaskManager } from './runtime/manager.ts';
 import { shimCommand } from './runtime/own-shim.ts';
 import { shimEventsService } from './services/events-ttrpc.ts';
@@ -70,6 +70,7 @@ export class Daemon {
     const config = this.#config;
     const log = this.#log;
     const begin = performance.now();
+    checkPluginNames(config);
     this.#lock(config.root);
     this.#lock(config.state);
     adjustOomScore(config.oom_score, log);

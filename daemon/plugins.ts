@@ -164,12 +164,10 @@ export class LoadedPlugins {
   /**
    * Brings up what the configuration has not disabled. An optional plugin that fails is reported and left out.
    *
-   * @throws Error when the configuration names a plugin that is not there, disables one the daemon cannot be without, or
-   *         requires one that failed
+   * @throws Error when the configuration requires one that failed
    */
   constructor(core: Core, log: Logger) {
     const { disabled_plugins: disabled, required_plugins: required } = core.config;
-    checkNames(disabled, required);
     const rows: LoadedPlugin[] = [];
     const services: Service[] = [];
     for (const plugin of table.filter((plugin) => !disabled.includes(uriOf(plugin)))) {
@@ -196,7 +194,8 @@ export class LoadedPlugins {
   }
 }
 
-function checkNames(disabled: readonly string[], required: readonly string[]): void {
+/** @throws Error when a plugin is named that is not there, or one is disabled that is required or of the core */
+export function checkPluginNames({ disabled_plugins: disabled, required_plugins: required }: Config): void {
   const plugins = new Map(table.map((plugin) => [uriOf(plugin), plugin]));
   for (const uri of disabled) {
     const plugin = plugins.get(uri);
