@@ -56,8 +56,7 @@ export function readHeader(block: Buffer): Header {
   const type = String.fromCharCode(block[TYPE]!);
   return {
     name: prefix === '' ? name : `${prefix}/${name}`,
-    // Before there was a type for directories, a slash at the end said so.
-    type: (type === '0' || type === '\0') && name.endsWith('/') ? '5' : type,
+    type,
     mode: readNumber(block, 100, 8),
     uid: readNumber(block, 108, 8),
     gid: readNumber(block, 116, 8),

@@ -157,8 +157,11 @@ export class ArchiveReader {
   }
 
   *#member(header: Header, block: Buffer, extension: Extension): Steps {
-    const kind = KINDS[header.type];
-    this.#current = extension.path ?? header.name;
+    const name = extension.path ?? header.name;
+    this.#current = name;
+    const isPlain = header.type === '0' || header.type === '\0';
+    // Before there was a type for directories, a slash at the end said so. The name in the header may be a stand-in.
+    const kind = isPlain && name.endsWith('/') ? 'directory' : KINDS[header.type];
     if (kind === undefined)
       throw new Malformed(`entries of type ${JSON.stringify(header.type)} are not known`);
     // `block` is not valid any more after the next yield; what is needed of it has been read by then.
@@ -170,7 +173,7 @@ export class ArchiveReader {
     if (stored < 0) throw new Malformed('its size is negative');
     const mtime = extension.mtime ?? { seconds: header.mtime, nanos: 0 };
     const entry: Entry = {
-      name: sparse?.name ?? extension.path ?? header.name,
+      name: sparse?.name ?? name,
       kind,
       mode: header.mode & 0o7777,
       uid: extension.uid ?? header.uid,

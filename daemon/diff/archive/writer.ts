@@ -39,7 +39,7 @@ export function encodeEntry(entry: Entry): Buffer {
     major: 0,
     minor: 0,
   };
-  const name = `PaxHeaders.0/${truncate(entry.name).replace(/\/+$/, '').replace(/^.*\//, '')}`.slice(0, 99);
+  const name = `PaxHeaders.0/${truncate(entry.name).replace(/^.*\//, '')}`.slice(0, 99);
   return Buffer.concat([encodeBlock('x', about, { name, prefix: '' }), data, paddingOf(data.length), header]);
 }
 
@@ -64,9 +64,12 @@ function splitName(name: ByteString): NameFields | undefined {
   return { name: name.slice(slash + 1), prefix: name.slice(0, slash) };
 }
 
-/** A stand-in for a name that the extension gives in full. */
+/** A stand-in for a name that the extension gives in full. A slash at its end would make it a directory's. */
 function truncate(name: ByteString): ByteString {
-  return name.slice(0, 100).replace(/[^\x20-\x7e]/g, '_');
+  return name
+    .slice(0, 100)
+    .replace(/[^\x20-\x7e]/g, '_')
+    .replace(/\/+$/, '');
 }
 
 function recordsOf(entry: Entry, nameFits: boolean): Buffer[] {
