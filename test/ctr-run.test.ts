@@ -126,9 +126,10 @@ suite('ctr run', {}, (rig) => {
   });
 
   it('-t gives the process a terminal, and exits as it does', async () => {
-    const command = ['/bin/sh', '-c', 'test -t 0 && test -t 1 && echo is a $(tty); exit 5'];
+    const command = ['/bin/sh', '-c', 'test -t 0 && test -t 1 && echo is a $(tty); read line; exit 5'];
     const terminal = rig.ctr.terminal(rig.ctr.runArgs('console', command, ['--rm', '-t']));
     await terminal.sees(/is a \/dev\/(pts\/0|console)\r+\n/);
+    terminal.type('go\r');
     assert.equal(await terminal.exited(), 5);
   });
 

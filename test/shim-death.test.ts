@@ -104,4 +104,14 @@ suite('a killed shim', { peers: ['moord'] }, (rig) => {
     for (const id of ids) await isOver(id);
     await expectNothingLeft(daemon, before, { except: /^descriptor/ });
   });
+
+  it('the daemon’s helpers killed while it is up: the next container runs all the same', async () => {
+    const { ctr, daemon } = rig;
+    assert.equal((await ctr.run('before', ['/bin/true'], ['--rm'])).code, 0);
+    await Promise.all(daemon.shims().map((pid) => killProcess(pid)));
+    for (let round = 0; round < 3; round += 1) {
+      const outcome = await ctr.run(`next-${round}`, ['/bin/echo', 'still'], ['--rm']);
+      assert.equal(outcome.stdout, 'still\n', describe(outcome));
+    }
+  });
 });

@@ -15,7 +15,8 @@ export function holdings(daemon: Daemon): Holdings {
   const held = new Set<string>();
   const shims = daemon.shims();
   for (const mount of mountsBelow(daemon.directory)) held.add(`mount ${mount}`);
-  for (const pid of shims) held.add(`process ${pid} ${commandLine(pid)}`);
+  // Without pids: a daemon that was restarted has other helpers than before, but no more of them.
+  for (const name of numbered(shims.map((pid) => commandLine(pid)))) held.add(`process ${name}`);
   for (const namespace of daemon.namespaces) {
     // The parent cgroup of a namespace stays: the runtime makes it and removes only the container's own.
     for (const cgroup of cgroupsOf(namespace))

@@ -1,0 +1,67 @@
+/** Shims forked from the template: processes of their own, which its death does not touch. */
+import assert from 'node:assert/strict';
+import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { it } from 'node:test';
+import { expectNothingLeft, holdings } from './harness/leftovers.ts';
+import { suite } from './harness/peers.ts';
+import { commandLine, killProcess, processOf, processes, workingDirectory } from './harness/processes.ts';
+import { eventually } from './harness/wait.ts';
+
+suite('the shim template', { peers: ['moord'] }, (rig) => {
+  const templateOf = (daemon: number) =>
+    eventually('the template runs', () =>
+      processes().find(({ pid, parent }) => parent === daemon && commandLine(pid).endsWith(' template')),
+    );
+  const parentOf = async (id: string) => processOf((await rig.ctr.task(id))?.pid ?? 0)?.parent ?? 0;
+  const session = (pid: number) => readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[3];
+
+  it('forks shims that have nothing of the daemon or of each other', async () => {
+    const { ctr, daemon } = rig;
+    const template = await templateOf(daemon.pid);
+    const before = holdings(daemon);
+    await ctr.runDetached('one', ['/bin/sleep', '1000']);
+    await ctr.runDetached('two', ['/bin/sleep', '1000']);
+    for (const id of ['one', 'two']) {
+      const shim = await parentOf(id);
+      assert.equal(processOf(shim)?.parent, template.pid, 'it was forked');
+      assert.equal(session(shim), String(shim), 'it leads a session of its own');
+      assert.equal(workingDirectory(shim), daemon.bundle(ctr.namespace, id));
+      assert.match(commandLine(shim), new RegExp(`^moor-shim -namespace ${ctr.namespace} -id ${id} `));
+      const files = readdirSync(`/proc/${shim}/fd`).map((fd) => readlinkSync(`/proc/${shim}/fd/${fd}`));
+      assert.deepEqual(
+        files.filter((file) => file.startsWith(daemon.root) || file.startsWith(daemon.log)),
+        [],
+        'it holds no file of the daemon',
+      );
+    }
+    await ctr.remove('one');
+    await ctr.remove('two');
+    await expectNothingLeft(daemon, before);
+  });
+
+  it('is missed by nobody when it is killed: shims live on, new ones start, and another template comes', async () => {
+    const { ctr, daemon } = rig;
+    await ctr.runDetached('old', ['/bin/sleep', '1000']);
+    const old = await ctr.task('old');
+    const template = await templateOf(daemon.pid);
+    await killProcess(template.pid);
+    await ctr.runDetached('meanwhile', ['/bin/sleep', '1000']);
+    assert.deepEqual(await ctr.task('old'), old);
+    assert.equal((await ctr.exec('old', ['/bin/echo', 'here'])).stdout, 'here\n');
+    const next = await templateOf(daemon.pid);
+    assert.notEqual(next.pid, template.pid);
+    await ctr.runDetached('new', ['/bin/sleep', '1000']);
+    assert.equal(processOf(await parentOf('new'))?.parent, next.pid, 'shims are forked again');
+    for (const id of ['old', 'meanwhile', 'new']) await ctr.remove(id);
+  });
+
+  it('ends with its daemon and leaves no zombie of a shim', async () => {
+    const { ctr, daemon } = rig;
+    const template = await templateOf(daemon.pid);
+    for (let round = 0; round < 3; round += 1) await ctr.run(`brief-${round}`, ['/bin/true'], ['--rm']);
+    await eventually('shims are reaped', () => !processes().some(({ parent }) => parent === template.pid));
+    await daemon.kill9();
+    await eventually('the template ends', () => processOf(template.pid) === undefined);
+    await daemon.start();
+  });
+});
