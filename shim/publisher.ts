@@ -48,6 +48,7 @@ export class Publisher {
   readonly #subscribers = new Set<(envelope: Envelope) => void>();
   #client: TtrpcClient | undefined;
   #sending = false;
+  #closed = false;
   #wake: (() => void) | undefined;
 
   /** @param address path of the daemon's ttrpc socket; without one, nobody is told of events but subscribers */
@@ -101,7 +102,10 @@ export class Publisher {
     }
   }
 
+  /** Stops. What has not been acknowledged is lost. */
   close(): void {
+    this.#closed = true;
+    this.poke();
     this.#client?.close();
   }
 
@@ -119,7 +123,7 @@ export class Publisher {
   async #send(): Promise<void> {
     if (this.#sending) return;
     this.#sending = true;
-    for (let pause = FIRST_PAUSE_MS; this.#queue.length > 0;) {
+    for (let pause = FIRST_PAUSE_MS; this.#queue.length > 0 && !this.#closed;) {
       const head = this.#queue[0]!;
       try {
         await this.#forward(head.envelope);
