@@ -34,6 +34,17 @@ export function service<S extends ServiceDefinition>(
 /** Enough for every container of a host to be waited for over one connection, as kubelet and dockerd do. */
 const MAX_CONCURRENT_STREAMS = 100_000;
 
+/** Of grpc-js's server. */
+interface Internals {
+  readonly commonServerOptions: object;
+}
+
+/**
+ * Go's clients reset every stream that they have enough of: `ctr content get` one for each 32 KiB. nghttp2 takes more than 33 a
+ * second for an attack and closes the connection (http2.createServer, streamResetRate); those who reach this socket are root.
+ */
+const HTTP2_OPTIONS = { streamResetBurst: 1_000_000, streamResetRate: 1_000_000 };
+
 const same = (bytes: Buffer): Buffer => bytes;
 
 export class GrpcServer {
@@ -52,6 +63,8 @@ export class GrpcServer {
       'grpc.max_concurrent_streams': MAX_CONCURRENT_STREAMS,
       'grpc.enable_channelz': 0,
     });
+    // grpc-js has no options for these and hands them to `http2.createServer` as they are (1.14.7).
+    Object.assign((this.#server as unknown as Internals).commonServerOptions, HTTP2_OPTIONS);
   }
 
   /** Adds a service; before `listen`. */
