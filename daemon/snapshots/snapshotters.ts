@@ -11,7 +11,7 @@ import type { Snapshotter } from './snapshotter.ts';
 
 type Name = (typeof snapshotterNames)[number];
 
-const backends: Readonly<Record<Name, { open(root: string): Promise<Backend> }>> = {
+export const backends: Readonly<Record<Name, { open(root: string): Promise<Backend> }>> = {
   overlayfs: Overlayfs,
   native: Native,
   btrfs: Btrfs,
