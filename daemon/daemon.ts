@@ -20,11 +20,13 @@ import { DirectoryLock } from './lock.ts';
 import type { Logger } from './log.ts';
 import { MetadataStore } from './metadata/store.ts';
 import { notify } from './notify.ts';
-import { LoadedPlugins, checkPluginNames } from './plugins.ts';
+import { LoadedPlugins, checkPluginNames, isDisabled } from './plugins.ts';
 import { TaskManager } from './runtime/manager.ts';
 import { shimCommand } from './runtime/own-shim.ts';
 import { shimEventsService } from './services/events-ttrpc.ts';
 import { readIdentity } from './services/introspection.ts';
+import { snapshotResource } from './snapshots/gc-resource.ts';
+import { Snapshotters } from './snapshots/snapshotters.ts';
 import { openSocket } from './socket.ts';
 import { version } from './version.ts';
 
@@ -86,12 +88,16 @@ export class Daemon {
     const content = new NamespacedContent(database, await ContentStore.open(join(config.root, 'content')));
     this.#opened.defer(() => content.close());
     const images = new ImageStore(database, exchange);
+    const isLeftOut = (name: string): boolean => isDisabled(config, 'Snapshotter', name);
+    const snapshotters = await Snapshotters.open(config.root, { database, exchange, log }, isLeftOut);
+    this.#opened.defer(() => snapshotters.close());
     const collected = [
       leaseResource,
       containerResource,
       imageResource((namespace, name) => images.deleted(namespace, name)),
       ingestResource(content),
       contentResource(content),
+      ...snapshotters.all.map(snapshotResource),
     ];
     const collections = new GcScheduler(new Collector(database, collected, log), defaultOptions, log);
     this.#opened.defer(() => collections.close());
@@ -112,7 +118,18 @@ export class Daemon {
 
     const identity = readIdentity(config.root);
     const health = this.#health;
-    const core = { config, metadata, content, images, collections, exchange, tasks, health, identity };
+    const core = {
+      config,
+      metadata,
+      content,
+      images,
+      snapshotters,
+      collections,
+      exchange,
+      tasks,
+      health,
+      identity,
+    };
     await this.#serveClients(new LoadedPlugins(core, log));
     exchange.serve();
     collections.start();

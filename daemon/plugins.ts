@@ -13,6 +13,7 @@ import type { GcScheduler } from './gc/scheduler.ts';
 import { type Service, service } from './grpc/server.ts';
 import type { Health } from './health.ts';
 import type { ImageStore } from './images/store.ts';
+import { snapshotterNames } from './metadata/schema.ts';
 import type { MetadataStore } from './metadata/store.ts';
 import type { TaskManager } from './runtime/manager.ts';
 import { containersService } from './services/containers.ts';
@@ -23,8 +24,10 @@ import { imagesService } from './services/images.ts';
 import { type ServerIdentity, introspectionService } from './services/introspection.ts';
 import { leasesService } from './services/leases.ts';
 import { namespacesService } from './services/namespaces.ts';
+import { snapshotsService } from './services/snapshots.ts';
 import { tasksService } from './services/tasks.ts';
 import { versionService } from './services/version.ts';
+import { type Snapshotters, snapshotterRoot } from './snapshots/snapshotters.ts';
 import { revision, version } from './version.ts';
 
 /** What services are made from. */
@@ -33,6 +36,7 @@ export interface Core {
   readonly metadata: MetadataStore;
   readonly content: NamespacedContent;
   readonly images: ImageStore;
+  readonly snapshotters: Snapshotters;
   readonly collections: GcScheduler;
   readonly exchange: Exchange;
   readonly tasks: TaskManager;
@@ -46,6 +50,7 @@ const Type = {
   Gc: 'io.containerd.gc.v1',
   Metadata: 'io.containerd.metadata.v1',
   Runtime: 'io.containerd.runtime.v2',
+  Snapshotter: 'io.containerd.snapshotter.v1',
   Service: 'io.containerd.service.v1',
   Grpc: 'io.containerd.grpc.v1',
 } as const;
@@ -60,8 +65,21 @@ export interface Plugin {
   /** Runs programs of this platform, which is worth telling. */
   readonly native?: boolean;
   readonly exports?: (config: Config) => { readonly [key: string]: string };
-  /** Makes the service. Rows without it are the core, which the daemon makes itself and cannot be without. */
+  /** Makes the service. Rows without it and without a check are the core, which the daemon makes itself and cannot be without. */
   readonly serve?: (core: Core, loaded: LoadedPlugins) => Service;
+  /** Throws why that part of the core does not work on this host. */
+  readonly check?: (core: Core) => void;
+}
+
+function snapshotter(id: string): Plugin {
+  return {
+    type: Type.Snapshotter,
+    id,
+    requires: [],
+    native: true,
+    exports: ({ root }) => ({ root: snapshotterRoot(root, id) }),
+    check: ({ snapshotters }) => snapshotters.check(id),
+  };
 }
 
 export const table: readonly Plugin[] = [
@@ -72,11 +90,12 @@ export const table: readonly Plugin[] = [
     requires: [],
     exports: ({ root }) => ({ root: join(root, 'content') }),
   },
+  ...snapshotterNames.map(snapshotter),
   {
     // Clients look for the metadata store under this name, whatever it is made of.
     type: Type.Metadata,
     id: 'bolt',
-    requires: [Type.Event, Type.Content],
+    requires: [Type.Event, Type.Content, Type.Snapshotter],
     exports: ({ root }) => ({ path: join(root, 'metadata') }),
   },
   {
@@ -93,6 +112,7 @@ export const table: readonly Plugin[] = [
   { type: Type.Service, id: 'introspection-service', requires: [] },
   { type: Type.Service, id: 'leases-service', requires: [Type.Metadata, Type.Gc] },
   { type: Type.Service, id: 'namespaces-service', requires: [Type.Event, Type.Metadata] },
+  { type: Type.Service, id: 'snapshots-service', requires: [Type.Event, Type.Metadata] },
   { type: Type.Service, id: 'tasks-service', requires: [Type.Event, Type.Metadata, Type.Runtime] },
   {
     type: Type.Grpc,
@@ -139,6 +159,12 @@ export const table: readonly Plugin[] = [
   },
   {
     type: Type.Grpc,
+    id: 'snapshots',
+    requires: [Type.Service],
+    serve: ({ snapshotters }) => snapshotsService(snapshotters),
+  },
+  {
+    type: Type.Grpc,
     id: 'tasks',
     requires: [Type.Service],
     serve: ({ tasks, metadata }) =>
@@ -148,10 +174,15 @@ export const table: readonly Plugin[] = [
 ];
 
 /** A plugin as it came up. */
-export interface LoadedPlugin extends Omit<Plugin, 'exports' | 'serve'> {
+export interface LoadedPlugin extends Omit<Plugin, 'exports' | 'serve' | 'check'> {
   readonly exports: { readonly [key: string]: string };
   /** Why it does not work. */
   readonly error?: RpcError;
+}
+
+/** Whether the configuration leaves a plugin out. */
+export function isDisabled(config: Config, type: keyof typeof Type, id: string): boolean {
+  return config.disabled_plugins.includes(`${Type[type]}.${id}`);
 }
 
 const uriOf = ({ type, id }: Plugin): string => `${type}.${id}`;
@@ -171,16 +202,18 @@ export class LoadedPlugins {
     const rows: LoadedPlugin[] = [];
     const services: Service[] = [];
     for (const plugin of table.filter((plugin) => !disabled.includes(uriOf(plugin)))) {
-      const { serve, exports, ...row } = plugin;
+      const { serve, check, exports, ...row } = plugin;
       const loaded = { ...row, exports: exports?.(core.config) ?? {} };
       try {
+        check?.(core);
         if (serve !== undefined) services.push(serve(core, this));
         rows.push(loaded);
       } catch (error) {
         const uri = uriOf(plugin);
         if (required.includes(uri))
           throw new Error(`required plugin ${uri}: ${messageOf(error)}`, { cause: error });
-        log.error({ err: error, plugin: uri }, 'plugin failed; the daemon goes on without it');
+        if (isSkipped(error)) log.info({ plugin: uri, reason: messageOf(error) }, 'plugin left out');
+        else log.error({ err: error, plugin: uri }, 'plugin failed; the daemon goes on without it');
         rows.push({ ...loaded, error: toRpcError(error) });
       }
     }
@@ -200,10 +233,16 @@ export function checkPluginNames({ disabled_plugins: disabled, required_plugins:
   for (const uri of disabled) {
     const plugin = plugins.get(uri);
     if (plugin === undefined) throw new Error(`disabled_plugins: there is no plugin ${uri}`);
-    if (plugin.serve === undefined) throw new Error(`disabled_plugins: the daemon cannot be without ${uri}`);
+    if (plugin.serve === undefined && plugin.check === undefined)
+      throw new Error(`disabled_plugins: the daemon cannot be without ${uri}`);
   }
   for (const uri of required) {
     if (!plugins.has(uri)) throw new Error(`required_plugins: there is no plugin ${uri}`);
     if (disabled.includes(uri)) throw new Error(`required_plugins: ${uri} is disabled`);
   }
+}
+
+/** Not for this host, with nothing wrong. Clients know it by the same words. */
+function isSkipped(error: unknown): boolean {
+  return messageOf(error).endsWith('skip plugin');
 }

@@ -72,11 +72,6 @@ export class Snapshotters {
     } catch (error) {
       const failure = error instanceof Error ? error : new Error(messageOf(error));
       this.#failures.set(name, failure);
-      const isSkipped = failure.message.endsWith('skip plugin');
-      surroundings.log[isSkipped ? 'debug' : 'error'](
-        { snapshotter: name, err: failure },
-        'no such snapshotter here',
-      );
       // Nothing is left of one that cannot be used, unless it could be at another time.
       await rmdir(folder).catch(() => undefined);
     }
