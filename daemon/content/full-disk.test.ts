@@ -1,0 +1,84 @@
+/** A disk that fills up: a small ext4 in a file. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { Code, isCode } from '../../ttrpc/errors.ts';
+import { parseNamespace } from '../identifiers.ts';
+import { MetadataStore } from '../metadata/store.ts';
+import { NamespacedContent } from './namespaced-content.ts';
+import { ContentStore } from './store.ts';
+
+const here = parseNamespace('here');
+const MEGABYTE = 1 << 20;
+
+function smallDisk(t: TestContext, megabytes: number): string {
+  const directory = mkdtempSync(join(tmpdir(), 'moor-full-'));
+  const image = join(directory, 'disk');
+  const mounted = join(directory, 'mnt');
+  mkdirSync(mounted);
+  writeFileSync(image, '');
+  truncateSync(image, megabytes * MEGABYTE);
+  execFileSync('mkfs.ext4', ['-q', '-m', '0', image]);
+  execFileSync('mount', ['-o', 'loop', image, mounted]);
+  t.after(() => {
+    execFileSync('umount', ['-l', mounted]);
+    rmSync(directory, { recursive: true });
+  });
+  return mounted;
+}
+
+const full = (error: unknown): boolean =>
+  isCode(error, Code.ResourceExhausted) && /no space left on device/i.test(error.message);
+
+test('a full disk is a clear error; what is stored stays, and writing goes on where it was when there is room', async (t) => {
+  const disk = smallDisk(t, 24);
+  const ballast = join(disk, 'ballast');
+  writeFileSync(ballast, Buffer.alloc(10 * MEGABYTE));
+  const metadata = await MetadataStore.open(join(disk, 'metadata'));
+  const content = new NamespacedContent(metadata.database, await ContentStore.open(join(disk, 'content')));
+  try {
+    const stored = randomBytes(MEGABYTE);
+    const digest = await content.put(here, 'stored', stored, { labels: { a: 'b' } });
+
+    const bytes = randomBytes(10 * MEGABYTE);
+    const writer = await content.writer(here, 'large', { total: bytes.length });
+    const write = async (): Promise<void> => {
+      for (let at = 0; at < bytes.length; at += MEGABYTE)
+        await writer.write(bytes.subarray(at, at + MEGABYTE));
+      await writer.flush();
+    };
+    await assert.rejects(write(), (error) => full(error) && /content\/ingest\/.*\/data/.test(String(error)));
+    await assert.rejects(writer.write(bytes), full);
+    await writer.close();
+    assert.deepEqual(await content.read(here, digest, MEGABYTE), stored);
+
+    // Not a block is left for metadata either.
+    const filler = join(disk, 'filler');
+    assert.throws(() => writeFileSync(filler, Buffer.alloc(24 * MEGABYTE)), { code: 'ENOSPC' });
+    await assert.rejects(async () => {
+      for (let index = 0; index < 100; index += 1)
+        await content.update(here, {
+          ...content.info(here, digest),
+          labels: { [`k${index}`]: 'v'.repeat(4000) },
+        });
+    }, full);
+    assert.deepEqual(await content.read(here, digest, MEGABYTE), stored);
+    rmSync(filler);
+    rmSync(ballast);
+
+    await content.update(here, { ...content.info(here, digest), labels: { after: 'wards' } });
+    const resumed = await content.writer(here, 'large', { total: bytes.length });
+    assert.ok(resumed.offset > MEGABYTE, `resumed at ${resumed.offset}`);
+    assert.equal((await content.status(here, 'large')).offset, resumed.offset);
+    await resumed.write(bytes.subarray(resumed.offset));
+    const info = await resumed.commit({ size: bytes.length });
+    assert.deepEqual(await content.read(here, info.digest as typeof digest, bytes.length), bytes);
+  } finally {
+    await content.close();
+    await metadata.close();
+  }
+});
