@@ -27,7 +27,7 @@ import type { Namespace } from '../identifiers.ts';
 /** Infos in one message of a list. */
 const BLOCK = 100;
 
-export function contentService(content: NamespacedContent, exchange: Exchange): Service {
+export function contentService(content: NamespacedContent, exchange: Pick<Exchange, 'publish'>): Service {
   return service(ContentDefinition, {
     info: async ({ digest }, context) => ({
       info: content.info(namespaceOf(context), parseDigest(digest)),
