@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { childPids, fork, listenUnix, Poll, setSid, waitPid } from '../native/native.ts';
 import { messageOf } from '../ttrpc/errors.ts';
@@ -38,22 +38,29 @@ export interface Forked extends ForkRequest {
  */
 export async function serveTemplate(scratch: string): Promise<Forked> {
   await warmUp(scratch);
-  const { promise, resolve } = Promise.withResolvers<Forked>();
+  const { promise, resolve, reject } = Promise.withResolvers<Forked>();
+  let isTemplate = true;
   const lines = new Lines();
   const waiting: string[] = [];
   const reap = () => {
     for (const pid of childPids()) waitPid(pid);
   };
   process.on('SIGCHLD', reap);
-  const poll = new Poll(DAEMON_FD, 'readable', () => {
+  const readRequests = () => {
     const read = lines.read(DAEMON_FD);
     if (read === undefined) process.exit(0);
     waiting.push(...read);
+  };
+  const poll = new Poll(DAEMON_FD, 'readable', () => {
+    readRequests();
     if (waiting.length > 0) setImmediate(forkNext);
   });
 
   // Not from the poll's own callback: what the loop has fetched along with that event would be handled by both processes.
   function forkNext(): void {
+    if (!isTemplate) return;
+    // A daemon that has died meanwhile is not served any more: the next one knows nothing of the shim.
+    readRequests();
     const line = waiting.shift();
     if (line === undefined) return;
     const forked = forkFor(line);
@@ -61,11 +68,17 @@ export async function serveTemplate(scratch: string): Promise<Forked> {
       setImmediate(forkNext);
       return;
     }
+    isTemplate = false;
     poll.close();
     closeSync(DAEMON_FD);
     process.off('SIGCHLD', reap);
-    waiting.length = 0;
-    resolve(forked);
+    try {
+      becomeOwnProcess(forked);
+      resolve(forked);
+    } catch (error) {
+      rmSync(forked.socket, { force: true });
+      reject(error);
+    }
   }
   return await promise;
 }
@@ -93,19 +106,30 @@ function forkFor(line: string): Forked | undefined {
     answer({ sequence, pid });
     return undefined;
   }
-  becomeOwnProcess(request);
   return { ...request, listener };
 }
 
 function answer(value: object): void {
   const bytes = Buffer.from(`${JSON.stringify(value)}\n`);
-  for (let written = 0; written < bytes.length;) written += writeSync(DAEMON_FD, bytes, written);
+  try {
+    for (let written = 0; written < bytes.length;) written += writeSync(DAEMON_FD, bytes, written);
+  } catch (error) {
+    // The daemon has died; the end of its connection is read next.
+    if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;
+  }
 }
 
-/** A session, a working directory, a log, a name: what a process that was started afresh would have of its own. */
-function becomeOwnProcess({ namespace, id, address, bundle }: ForkRequest): void {
+/**
+ * A session, a working directory, a log, a name: what a process that was started afresh would have of its own.
+ * @throws Error when the bundle is not (any more) one that this shim was asked for
+ */
+function becomeOwnProcess({ namespace, id, address, bundle, socket }: ForkRequest): void {
   setSid();
   process.chdir(bundle);
+  // The daemon may have been replaced, and its successor have made the bundle anew, with another shim.
+  if (!readFileSync('bootstrap.json', 'utf8').includes(JSON.stringify(socket))) {
+    throw new Error(`the bundle ${bundle} is not for the shim at ${socket}`);
+  }
   // The lowest free descriptor is taken (open(2)), so these become standard output and standard error.
   for (const standard of [STDOUT, STDERR]) {
     closeSync(standard);

@@ -6,8 +6,7 @@ import type { Logger } from 'pino';
 import { TaskExit } from '../../proto/gen/containerd/events/task.ts';
 import type { Envelope } from '../../proto/gen/containerd/types/event.ts';
 import { Any } from '../../proto/gen/google/protobuf/any.ts';
-import { TtrpcClient } from '../../ttrpc/client.ts';
-import { messageOf, notFound } from '../../ttrpc/errors.ts';
+import { Code, isCode, notFound } from '../../ttrpc/errors.ts';
 import type { ContainerId, Namespace } from '../identifiers.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
@@ -21,7 +20,7 @@ import { EXIT_TOPIC, type EventPublisher } from './notices.ts';
 import { foreignOptions, ownOptions, restorePath, typeName } from './options.ts';
 import { OwnShim, type ShimSpawn } from './own-shim.ts';
 import { unlessAborted } from './patience.ts';
-import { type Found, recoverTask } from './recovery.ts';
+import { endStray, type Found, recoverTask } from './recovery.ts';
 import { resolveRuntime } from './runtime-name.ts';
 import { specBytes } from './spec.ts';
 import { Task, type TaskSurroundings } from './task.ts';
@@ -289,17 +288,17 @@ export class TaskManager {
       .filter((address) => !claimed.has(address));
   }
 
-  /** Removes sockets that nobody listens on. */
+  /** Ends shims that were started for nothing, and removes sockets that nobody listens on. */
   async #sweep(strays: string[]): Promise<void> {
     const { log } = this.#options;
     await Promise.all(
       strays.map(async (address) => {
         try {
-          (await TtrpcClient.connect(address)).close();
-          log.warn({ address }, 'a shim without a task is listening here');
+          const alone = await endStray(address);
+          if (!alone) log.warn({ address }, 'a shim that belongs to no task has a container; left alone');
         } catch (error) {
-          log.debug({ address, error: messageOf(error) }, 'nobody listens on this socket; it is removed');
-          removeSocket(address, log);
+          if (isCode(error, Code.Unavailable)) removeSocket(address, log);
+          else log.warn({ err: error, address }, 'a shim that belongs to no task does not answer');
         }
       }),
     );

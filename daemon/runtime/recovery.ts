@@ -1,4 +1,5 @@
 /** Finding the tasks of a former daemon again, and finishing or undoing what it was in the middle of. */
+import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Status } from '../../proto/gen/containerd/types/task.ts';
 import type { StateResponse } from '../../proto/gen/containerd/task/v2.ts';
@@ -34,7 +35,8 @@ const CLOSING_TIMEOUT_MS = 3000;
  * Finds out what became of a task since its daemon died, and puts it in order. Nothing of it is left where the answer is
  * 'undone' or 'departed', except the bundle.
  *
- * @param strays sockets that belong to no bundle: where a damaged bootstrap record is, the shim may be at one of them
+ * @param strays sockets that belong to no bundle: where a bootstrap record is damaged the shim may be at one of them, which is then
+ *        taken out of the list
  */
 export async function recoverTask(
   task: Task,
@@ -147,13 +149,31 @@ async function bury(task: Task, bootstrap: Bootstrap | undefined): Promise<Found
     await task.bury(bootstrap);
     return 'dead';
   }
-  // No shim was started before its record was written.
-  if (bootstrap !== undefined) await cleanUpAfterShim(task.bundle, task.launcher, bootstrap, task.log);
+  // No shim is started before its record is written, and ours has a log from its first moment on.
+  const started = bootstrap !== undefined && (!task.launcher.own || existsSync(task.bundle.log));
+  if (started) await cleanUpAfterShim(task.bundle, task.launcher, bootstrap, task.log);
   return 'undone';
 }
 
+/**
+ * Ends the shim at a socket that belongs to no bundle: one that a dying daemon had asked for, and that nobody knows of.
+ * @returns false when it has a container
+ * @throws RpcError Unavailable when nobody listens there
+ */
+export async function endStray(address: string): Promise<boolean> {
+  const shim = await Shim.connect({ runtime: '', binary: '', apiVersion: 3, address });
+  try {
+    const { taskPid } = await shim.task.connect({}, { timeout: PROBE_TIMEOUT_MS });
+    if (taskPid !== 0) return false;
+    await shim.task.shutdown({}, { timeout: PROBE_TIMEOUT_MS });
+    return true;
+  } finally {
+    shim.close();
+  }
+}
+
 async function amongStrays(task: Task, strays: string[]): Promise<Bootstrap | undefined> {
-  for (const address of strays) {
+  for (const address of [...strays]) {
     const bootstrap = { runtime: '', binary: '', apiVersion: 3, address } as const;
     let shim: Shim | undefined;
     try {
@@ -162,6 +182,7 @@ async function amongStrays(task: Task, strays: string[]): Promise<Bootstrap | un
       if (state.bundle !== task.bundle.path) continue;
       task.log.warn({ address }, 'the bootstrap record was damaged; the shim has been found by its socket');
       task.bundle.writeBootstrap(bootstrap, 'replace');
+      strays.splice(strays.indexOf(address), 1);
       return bootstrap;
     } catch {
       continue;
