@@ -26,7 +26,7 @@ const FORWARDED: readonly NodeJS.Signals[] = [
 const INTERRUPTS_TO_KILL = 3;
 
 /** A daemon may be restarted under a running command, which goes on. */
-const PATIENCE_MS = 60_000;
+export const PATIENCE_MS = 60_000;
 
 /** Output that the shim still hands over after the exit; it waits two seconds itself for the process's children. */
 const DRAIN_MS = 10_000;
@@ -48,9 +48,15 @@ export async function attend(
     const copied = copyStreams(session, target);
     // Awaited when the process has ended; until then a failure is no reason to leave it.
     copied.catch(() => {});
+    const started = Promise.withResolvers<void>();
+    // From the first moment: a signal that comes while the process is being started is kept for it.
+    if (options.signals) undo.push(forwardSignals(target, started.promise));
+    // A container's terminal is there before its process, which then never sees another size; that of an exec is not.
+    const follow = options.terminal ? followSize(target, undo) : undefined;
+    await follow?.();
     await start();
-    if (options.terminal) undo.push(await followSize(target));
-    if (options.signals) undo.push(forwardSignals(target));
+    started.resolve();
+    await follow?.();
     const exit = await target.wait({ ...call, patience: PATIENCE_MS });
     await Promise.race([copied, sleep(DRAIN_MS, undefined, { ref: false })]);
     return exit;
@@ -88,15 +94,15 @@ function enterRawMode(): () => void {
   return () => stdin.setRawMode(false);
 }
 
-async function followSize(target: Process): Promise<() => void> {
+function followSize(target: Process, undo: (() => void)[]): () => Promise<void> {
   const follow = async () => {
     const size = windowSize();
     if (size !== undefined) await attempt(target.resize(size));
   };
   const onResize = () => void follow();
   process.on('SIGWINCH', onResize);
-  await follow();
-  return () => process.off('SIGWINCH', onResize);
+  undo.push(() => process.off('SIGWINCH', onResize));
+  return follow;
 }
 
 function windowSize(): WindowSize | undefined {
@@ -106,16 +112,16 @@ function windowSize(): WindowSize | undefined {
   return { columns, rows };
 }
 
-function forwardSignals(target: Process): () => void {
+function forwardSignals(target: Process, started: Promise<void>): () => void {
   let interrupts = 0;
   const forward = (signal: NodeJS.Signals) => {
     if (signal === 'SIGINT' || signal === 'SIGTERM') interrupts += 1;
     if (interrupts < INTERRUPTS_TO_KILL) {
-      void attempt(target.kill(signal));
+      void attempt(started.then(() => target.kill(signal)));
       return;
     }
     console.error(`moor: ${INTERRUPTS_TO_KILL} interrupts: killing ${target.containerId}`);
-    void attempt(target.kill('SIGKILL', { all: target.execId === '' }));
+    void attempt(started.then(() => target.kill('SIGKILL', { all: target.execId === '' })));
   };
   for (const signal of FORWARDED) process.on(signal, forward);
   return () => {

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { ExecOptions, oci } from '../client/client.ts';
-import { attend } from './attachment.ts';
+import { attend, PATIENCE_MS } from './attachment.ts';
 import { Failure, launchStatus } from './failure.ts';
 import { collect } from './labels.ts';
 import { type Session, withClient } from './session.ts';
@@ -41,7 +41,7 @@ async function exec(id: string, args: string[], flags: ExecFlags, command: Comma
       const task = await container.task(call);
       const options = processOf(session, container.spec, flags);
       const target = await task.exec({ ...call, ...options, id: flags.execId, args, stdio });
-      const start = () => target.start(call);
+      const start = () => target.start({ ...call, patience: PATIENCE_MS });
       if (flags.detach === true) {
         await start();
         target.detach();

@@ -1,5 +1,5 @@
 import type { Container } from '../client/client.ts';
-import { attend } from './attachment.ts';
+import { attend, PATIENCE_MS } from './attachment.ts';
 import type { Session } from './session.ts';
 import { type StreamFlags, streamsOf, writePidFile } from './task-flags.ts';
 
@@ -24,7 +24,7 @@ export async function launch(
   });
   const start = async () => {
     if (flags.pidFile !== undefined) writePidFile(flags.pidFile, task.pid);
-    await task.start(call);
+    await task.start({ ...call, patience: PATIENCE_MS });
     outcome.started = true;
   };
   try {

@@ -8,6 +8,8 @@ const program = createProgram();
 
 // A reader that has seen enough, `moor tasks ls | head -1`, is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  // A command that copies a process's output there has its own idea of it.
+  if (process.stdout.listenerCount('error') > 1) return;
   process.exit(error.code === 'EPIPE' ? 0 : FAILURE_STATUS);
 });
 
@@ -40,7 +42,8 @@ function reportUsage(error: CommanderError): void {
 
 function hintFor(message: string): string {
   const flag = /unknown option '(--?[\w-]+)/.exec(message)?.[1];
-  const isGlobal = program.options.some(({ long, short }) => flag === long || flag === short);
+  const isGlobal =
+    flag !== undefined && program.options.some(({ long, short }) => flag === long || flag === short);
   if (isGlobal) return `${flag} belongs before the command: moor ${flag} … COMMAND`;
   return `see ${commandNamed(process.argv.slice(2)).join(' ')} --help`;
 }

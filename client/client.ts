@@ -176,10 +176,10 @@ export type * as oci from './oci.ts';
 export {
   type DeleteOptions,
   type Exit,
+  type PatientOptions,
   type Process,
   type ProcessStatus,
   statusName,
-  type WaitOptions,
   type WindowSize,
 } from './process.ts';
 export { type ShimOptions, shimState } from './shim.ts';

@@ -27,7 +27,7 @@ export interface WindowSize {
   readonly rows: number;
 }
 
-export interface WaitOptions extends CallOptions {
+export interface PatientOptions extends CallOptions {
   /**
    * Milliseconds to bear with a daemon that is gone: the container runs on without it, so the call is repeated until the
    * daemon is back. 0 (the default) fails with Unavailable at once.
@@ -95,13 +95,21 @@ export abstract class Process implements AsyncDisposable {
   }
 
   /**
-   * Runs the process.
+   * Runs the process. A daemon that goes away meanwhile may have started it or not: with `patience` that is found out.
    *
    * @returns its pid on the host
    * @throws RpcError FailedPrecondition when it has been started before; what the runtime says when it cannot
    */
-  async start(options?: CallOptions): Promise<number> {
-    const { pid } = await this.tasks.start(this.#name(), options).catch((error: unknown) => {
+  async start(options: PatientOptions = {}): Promise<number> {
+    let asked = false;
+    const pid = await patiently(options, async (call) => {
+      if (asked) {
+        const { status, pid } = await this.state(call);
+        if (status !== Status.CREATED) return pid;
+      }
+      asked = true;
+      return (await this.tasks.start(this.#name(), call)).pid;
+    }).catch((error: unknown) => {
       // Refused, it will never run; of an interrupted call nobody knows.
       if (!this.#started && !isInterruption(error)) this.#dropStdio();
       throw error;
@@ -114,26 +122,11 @@ export abstract class Process implements AsyncDisposable {
   }
 
   /** Waits for the process's end; answers for one that has ended, too, until it is deleted. */
-  async wait(options: WaitOptions = {}): Promise<Exit> {
-    const { patience = 0, ...call } = options;
-    let lostAt: number | undefined;
-    for (;;) {
-      const askedAt = Date.now();
-      try {
-        const { exitStatus, exitedAt } = await this.tasks.wait(this.#name(), call);
-        // What is still to be written nobody will read; the shim may hold the FIFO open until the deletion.
-        this.stdio.stdin?.destroy();
-        return exitOf(exitStatus, exitedAt);
-      } catch (error) {
-        if (!isCode(error, Code.Unavailable)) throw error;
-        const now = Date.now();
-        // A call that lasted had a connection: the daemon went away only now.
-        if (lostAt === undefined || now - askedAt > RETRY_MS) lostAt = now;
-        if (now - lostAt >= patience) throw error;
-        // Aborted, it ends at once, and the next call says so.
-        await sleep(RETRY_MS, undefined, { signal: call.signal }).catch(() => {});
-      }
-    }
+  async wait(options: PatientOptions = {}): Promise<Exit> {
+    const { exitStatus, exitedAt } = await patiently(options, (call) => this.tasks.wait(this.#name(), call));
+    // What is still to be written nobody will read; the shim may hold the FIFO open until the deletion.
+    this.stdio.stdin?.destroy();
+    return exitOf(exitStatus, exitedAt);
   }
 
   /**
@@ -234,6 +227,26 @@ export abstract class Process implements AsyncDisposable {
     if (!this.#started) return;
     // When it fails, the process has ended, and its stdin with it; or the daemon is gone, which the next call tells.
     this.tasks.closeIO({ ...this.#name(), stdin: true }).catch(() => {});
+  }
+}
+
+/** Makes a call again while the daemon is gone, for as long as `patience` lasts. */
+async function patiently<T>(options: PatientOptions, ask: (call: CallOptions) => Promise<T>): Promise<T> {
+  const { patience = 0, ...call } = options;
+  let lostAt: number | undefined;
+  for (;;) {
+    const askedAt = Date.now();
+    try {
+      return await ask(call);
+    } catch (error) {
+      if (!isCode(error, Code.Unavailable)) throw error;
+      const now = Date.now();
+      // A call that lasted had a connection: the daemon went away only now.
+      if (lostAt === undefined || now - askedAt > RETRY_MS) lostAt = now;
+      if (now - lostAt >= patience) throw error;
+      // Aborted, it ends at once, and the next call says so.
+      await sleep(RETRY_MS, undefined, { signal: call.signal }).catch(() => {});
+    }
   }
 }
 
