@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "call.h"
 
@@ -54,7 +55,40 @@ bool let_fork_copy_all() {
   return true;
 }
 
+struct Range {
+  unsigned long start;
+  unsigned long end;
+};
+
+// The mappings that V8 does not want copied, as they were before the first fork.
+std::vector<Range> find_uncopied() {
+  std::vector<Range> found;
+  std::string maps;
+  if (!read_all("/proc/self/smaps", maps)) return found;
+  Range range = {0, 0};
+  for (size_t line = 0; line < maps.size();) {
+    size_t newline = maps.find('\n', line);
+    if (newline == std::string::npos) newline = maps.size();
+    const std::string text = maps.substr(line, newline - line);
+    unsigned long start, end;
+    // Of all lines in smaps (proc(5)) only a mapping's first has a range.
+    if (sscanf(text.c_str(), "%lx-%lx ", &start, &end) == 2) range = {start, end};
+    if (text.compare(0, 8, "VmFlags:") == 0 && text.find(" dc") != std::string::npos) found.push_back(range);
+    line = newline + 1;
+  }
+  return found;
+}
+
+// In the child the heap is not to be copied again, for each process that it spawns: that would cost it a walk of the page
+// tables and, since all is write-protected then, a fault for each page that it writes to afterwards.
+void leave_uncopied(const std::vector<Range>& ranges) {
+  for (const Range& range : ranges) {
+    madvise(reinterpret_cast<void*>(range.start), range.end - range.start, MADV_DONTFORK);
+  }
+}
+
 napi_value fork_process(Call& call) {
+  static const std::vector<Range> uncopied = find_uncopied();
   // In a worker, the child would be left with the worker's thread and without the main one.
   if (syscall(SYS_gettid) != getpid()) return call.fail_with(EINVAL, "fork");
   uv_loop_t* loop;
@@ -72,6 +106,7 @@ napi_value fork_process(Call& call) {
   const pid_t pid = fork();
   const int number = errno;
   if (pid == 0) {
+    leave_uncopied(uncopied);
     const int refused = uv_loop_fork(loop);
     if (refused < 0) {
       // The loop is in no state to run anything, JavaScript's error handling included.

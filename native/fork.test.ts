@@ -55,11 +55,11 @@ test('twenty forked children run timers, files, processes, sockets and polls, an
   assert.ok(afterWork < 6_000, `${afterWork} kB`);
 });
 
-test('a forked child knows its pid and draws its own random bytes, and no part of the heap is missing', () => {
+test('a forked child knows its pid, draws its own random bytes, and does not copy its heap for what it spawns', () => {
   const { reports } = template('work', 5);
   for (const report of reports) {
     assert.equal(report.pid, report.kernelPid);
-    assert.equal(report.uncopied, 0);
+    assert.ok(report.uncopied > 0);
   }
   assert.equal(new Set(reports.map((report) => report.pid)).size, 5);
   assert.equal(new Set(reports.map((report) => report.random)).size, 5);
