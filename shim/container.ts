@@ -175,7 +175,8 @@ export class Container {
 
   /** Deletes the container with all it has mounted. What is left of its output goes on being delivered. */
   async delete(): Promise<void> {
-    await this.init.delete();
+    // Unless it failed later on before: then the rest is tried again.
+    if (this.init.state.status !== 'deleted') await this.init.delete();
     await this.#exitTold;
     this.#oom?.close();
     await unmountRootfs(this.#rootfs);

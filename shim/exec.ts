@@ -1,5 +1,5 @@
 import { rmSync } from 'node:fs';
-import { failedPrecondition } from '../ttrpc/errors.ts';
+import { failedPrecondition, notFound, toRpcError } from '../ttrpc/errors.ts';
 import { readPid } from './init.ts';
 import { ContainerProcess } from './process.ts';
 import type { Exit, Reaper } from './reaper.ts';
@@ -24,6 +24,7 @@ export interface ExecContext {
 export class ExecProcess extends ContainerProcess {
   protected current: State = created(undefined);
   readonly #context: ExecContext;
+  #hasFailed = false;
 
   constructor(context: ExecContext, request: StdioRequest) {
     super(context.id, request);
@@ -38,10 +39,12 @@ export class ExecProcess extends ContainerProcess {
   start(signal: AbortSignal): Promise<number> {
     return this.queue.run(async () => {
       const before = demand(this.current, 'start', 'created');
-      if (this.stdio !== undefined) throw failedPrecondition('cannot start a process whose start has failed');
-      const stdio = await this.#context.openStdio(this.request, signal);
-      this.stdio = stdio;
-      const pid = await this.#launch(stdio);
+      if (this.#hasFailed) throw failedPrecondition('cannot start a process whose start has failed');
+      const pid = await this.#launch(signal).catch((error: unknown) => {
+        this.#hasFailed = true;
+        this.neverRan(toRpcError(error));
+        throw error;
+      });
       // It may be over already.
       if (this.current === before) this.current = started(before, pid);
       return pid;
@@ -55,14 +58,18 @@ export class ExecProcess extends ContainerProcess {
   delete(): Promise<void> {
     return this.queue.run(async () => {
       const before = demand(this.current, 'delete', 'created', 'stopped');
+      if (before.status === 'created') this.abandonOutput();
       await this.settle();
       this.current = deleted(before);
-      if (before.status === 'created') this.abandonOutput();
+      if (before.status === 'created')
+        this.neverRan(notFound(`process ${this.id} was deleted before it ran`));
     });
   }
 
-  async #launch(stdio: ProcessStdio): Promise<number> {
+  async #launch(signal: AbortSignal): Promise<number> {
     const { pidFile, spec, runc, reaper, onExit } = this.#context;
+    const stdio = await this.#context.openStdio(this.request, signal);
+    this.stdio = stdio;
     using expectation = reaper.expect();
     try {
       await runc.exec(spec, {
@@ -72,10 +79,10 @@ export class ExecProcess extends ContainerProcess {
         onSpawned: () => stdio.spawned(),
       });
       const pid = readPid(pidFile);
-      stdio.started();
       void expectation.exitOf(pid).then((exit) => {
         if (this.ended(exit)) onExit(exit);
       });
+      this.connect(stdio, pid);
       return pid;
     } catch (error) {
       stdio.close();

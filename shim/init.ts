@@ -120,10 +120,11 @@ export class InitProcess extends ContainerProcess {
       const isAlive = before.status === 'created' && before.pid !== undefined;
       if (isAlive) this.signal(9);
       if (isAlive) await this.exited;
+      else if (before.status === 'created') this.abandonOutput();
       await this.settle();
       await this.#context.runc.delete({ force: isAlive });
       this.current = deleted(demand(this.current, 'delete', 'created', 'stopped'));
-      if (before.status === 'created') this.abandonOutput();
+      if (this.exit === undefined) this.neverRan(notFound('the container was deleted before it ran'));
     });
   }
 
@@ -142,10 +143,10 @@ export class InitProcess extends ContainerProcess {
         onSpawned: () => stdio.spawned(),
       });
       const pid = readPid(pidFile);
-      stdio.started();
       void expectation.exitOf(pid).then((exit) => {
         if (this.ended(exit)) onExit(exit);
       });
+      this.connect(stdio, pid);
       return pid;
     } catch (error) {
       stdio.close();

@@ -27,6 +27,8 @@ export abstract class ContainerProcess {
   constructor(id: string, request: StdioRequest) {
     this.id = id;
     this.request = request;
+    // Not everybody waits for it.
+    this.#exited.promise.catch(() => {});
   }
 
   get state(): State {
@@ -43,7 +45,7 @@ export abstract class ContainerProcess {
     return current.status === 'stopped' || current.status === 'deleted' ? current.exit : undefined;
   }
 
-  /** Resolves with the exit. */
+  /** Resolves with the exit; rejects when the process will never have one. */
   get exited(): Promise<Exit> {
     return this.#exited.promise;
   }
@@ -87,6 +89,21 @@ export abstract class ContainerProcess {
   /** Gives up the output that is not delivered. */
   abandonOutput(): void {
     this.stdio?.close();
+  }
+
+  /** The process exists: joins its descriptors to its client's. One that cannot be joined is not left to run on its own. */
+  protected connect(stdio: ProcessStdio, pid: number): void {
+    try {
+      stdio.started();
+    } catch (error) {
+      process.kill(pid, 'SIGKILL');
+      throw error;
+    }
+  }
+
+  /** The process will not run: whoever waits for its exit is told why. */
+  protected neverRan(reason: Error): void {
+    this.#exited.reject(reason);
   }
 
   /** The kernel has reported the exit. Returns false when that is no news. */

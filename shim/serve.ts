@@ -1,10 +1,11 @@
 import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { prctlName } from '../native/native.ts';
-import { TaskDefinition as TaskV2 } from '../proto/gen/containerd/task/v2.ts';
+import { closeRange, prctlName } from '../native/native.ts';
+import { ShutdownRequest, TaskDefinition as TaskV2 } from '../proto/gen/containerd/task/v2.ts';
 import { TaskDefinition as TaskV3 } from '../proto/gen/containerd/task/v3.ts';
 import { ShimDefinition } from '../proto/gen/moor/shim/v1.ts';
 import { TtrpcServer } from '../ttrpc/server.ts';
+import type { CallContext } from '../ttrpc/service.ts';
 import type { Log } from './log.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
@@ -13,6 +14,11 @@ import { boundPath } from './socket.ts';
 
 /** How long the last events may take to reach the daemon, and the last bytes a client. */
 const FAREWELL_MS = 10_000;
+
+/** Behind the standard descriptors. */
+const FIRST_INHERITED = 3;
+
+const NO_CALLER: CallContext = { signal: new AbortController().signal, metadata: new Map() };
 
 export interface ServeOptions {
   readonly namespace: string;
@@ -51,6 +57,14 @@ export async function serve({ namespace, events, log, socket }: ServeOptions): P
   process.on('uncaughtException', (error) =>
     log.error('a mistake in the shim', { error, stack: error.stack }),
   );
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
+    process.on(signal, () => {
+      log.info('a signal ends a shim without a container only', { signal });
+      void service.shutdown(ShutdownRequest.fromPartial({}), NO_CALLER);
+    });
+  }
+  // What was inherited, the socket too, is passed on otherwise. Whoever has it keeps the socket of a dead shim alive.
+  closeRange(FIRST_INHERITED, 'cloexec');
   reaper.start();
   await server.listenFd(socket);
   log.debug('the shim serves');

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { pack } from './any.ts';
 import { readExitRecord } from './exit-record.ts';
-import { eventually, Reader, Workshop } from './fixture.test.ts';
+import { eventually, processSpec, Reader, Workshop } from './fixture.test.ts';
 
 const SIGKILL = 9;
 const SIGTERM = 15;
@@ -204,4 +205,33 @@ test('a dead shim that has seen the exit is believed', async () => {
   await eventually('the end of the shim', () => shim.process.signalCode !== null);
   const { DeleteResponse } = await import('../proto/gen/containerd/task/v2.ts');
   assert.equal(DeleteResponse.decode(shim.command('delete')).exitStatus, 5);
+});
+
+test('signals from outside do not end a shim that has a container', async () => {
+  await using workshop = new Workshop();
+  const shim = await workshop.shim();
+  await shim.run({});
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.kill(shim.pid, signal);
+  assert.equal((await shim.state()).status, 2);
+  await shim.kill(SIGKILL);
+  await shim.wait();
+  await shim.delete();
+  const gone = new Promise((resolve) => shim.process.once('exit', resolve));
+  process.kill(shim.pid, 'SIGTERM');
+  assert.equal(await gone, 0);
+});
+
+test('who waits for a process that never runs is told so', async () => {
+  await using workshop = new Workshop();
+  const shim = await workshop.shim();
+  await shim.run({});
+  const spec = pack('Process', processSpec(['true']));
+  await shim.task.exec({ id: shim.id, execId: 'e', spec });
+  const waiting = assert.rejects(shim.wait('e'), { code: 5, message: /deleted before it ran/ });
+  await shim.delete('e');
+  await waiting;
+  await shim.task.exec({ id: shim.id, execId: 'f', spec: pack('Process', processSpec(['nope'])) });
+  const failing = assert.rejects(shim.wait('f'), { message: /executable file not found/ });
+  await assert.rejects(shim.task.start({ id: shim.id, execId: 'f' }));
+  await failing;
 });
