@@ -196,6 +196,11 @@ export class TaskManager {
     return summary;
   }
 
+  /** Gets ready for the first task. */
+  prepare(): void {
+    this.#own.prepare();
+  }
+
   /** Lets go of all shims; containers run on. Files of deleted tasks are gone when it resolves. */
   async close(): Promise<void> {
     this.#own.close();

@@ -62,8 +62,12 @@ export class OwnShim implements Launcher {
       const { command, log, state } = options;
       const scratch = join(state, 'warm-up');
       this.#template = new ShimTemplate({ command, env: this.#environment(), log, scratch });
-      this.#template.start();
     }
+  }
+
+  /** Gets ready for the first shim. Work for the other processors: not while the daemon itself is in a hurry. */
+  prepare(): void {
+    this.#template?.start();
   }
 
   /** Starts no more shims. Those that run are left alone. */
