@@ -91,6 +91,15 @@ export class Bundle {
     return text === undefined ? undefined : parseBootstrap(text, join(this.path, 'bootstrap.json'));
   }
 
+  /** Foreign shims may serve several containers, those of one pod say: whether another bundle's shim is the one at `address`. */
+  sharesShim(address: string): boolean {
+    const tasks = dirname(dirname(this.path));
+    return entries(dirname(this.path)).some((name) => {
+      const id = name === this.id ? undefined : valid(name, parseId);
+      return id !== undefined && new Bundle(tasks, this.namespace, id).readBootstrap()?.address === address;
+    });
+  }
+
   /** Where a Go shim says it listens; it writes that itself, before it serves. */
   readForeignAddress(): string | undefined {
     return this.#read('address')?.trim();

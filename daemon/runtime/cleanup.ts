@@ -10,6 +10,7 @@ import { reached } from './failpoint.ts';
 import type { Launcher } from './launcher.ts';
 import { killProcessesOf } from './processes.ts';
 import { unmountAll } from './rootfs.ts';
+import { Shim } from './shim.ts';
 
 /** Milliseconds until a killed process is taken to be stuck in the kernel. */
 const KILL_TIMEOUT_MS = 2000;
@@ -32,7 +33,9 @@ export async function cleanUpAfterShim(
   const recorded = bundle.readExit();
   const pid = recorded?.pid ?? bundle.readInitPid();
   let exit: ExitRecord = recorded ?? { pid, status: KILLED, exitedAt: timestampNow(), published: false };
-  await killProcessesOf(bundle, KILL_TIMEOUT_MS, shim);
+  const address = bootstrap?.address ?? '';
+  const shared = !launcher.own && address !== '' && bundle.sharesShim(address);
+  if (!shared) await killProcessesOf(bundle, KILL_TIMEOUT_MS, shim);
   try {
     const answer = await launcher.deleteDead(bundle);
     // The answer's time is later than the kill; it is used only where the shim left no better one.
@@ -52,14 +55,25 @@ export async function cleanUpAfterShim(
   } catch (error) {
     log.warn({ err: error }, 'cannot unmount what a dead shim has left mounted');
   }
-  removeSocket(bootstrap?.address, log);
+  if (shared) await forget(bundle, bootstrap!, log);
+  else removeSocket(address, log);
   reached('dead-shim-cleaned');
   return exit;
 }
 
+/** A shim that lives for other containers lets go of this one. */
+async function forget({ id }: Bundle, bootstrap: Bootstrap, log: Logger): Promise<void> {
+  try {
+    const shim = await Shim.connect(bootstrap);
+    await shim.task.delete({ id }, { timeout: KILL_TIMEOUT_MS }).finally(() => shim.close());
+  } catch (error) {
+    log.debug({ err: error }, 'the shim of several containers has not deleted this one');
+  }
+}
+
 /** Removes a shim's socket that nobody listens on any more. Abstract ones go by themselves. */
-export function removeSocket(address: string | undefined, log: Logger): void {
-  if (address === undefined || !address.startsWith('/')) return;
+export function removeSocket(address: string, log: Logger): void {
+  if (!address.startsWith('/')) return;
   try {
     unlinkSync(address);
   } catch (error) {

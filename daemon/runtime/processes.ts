@@ -17,12 +17,9 @@ const LOOK_AGAIN_MS = 10;
  */
 export async function killProcessesOf(bundle: Bundle, timeout: number, shim?: number): Promise<void> {
   const end = performance.now() + timeout;
-  while (
-    !(await killFound(bundle, timeout)) &&
-    shim !== undefined &&
-    exists(shim) &&
-    performance.now() < end
-  ) {
+  for (;;) {
+    const found = await killFound(bundle, timeout);
+    if (found || shim === undefined || !exists(shim) || performance.now() > end) return;
     await sleep(LOOK_AGAIN_MS);
   }
 }

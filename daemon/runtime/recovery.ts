@@ -138,6 +138,8 @@ async function withoutContainer(task: Task, shim: Shim): Promise<Found> {
   const exit = task.bundle.readExit();
   await task.stopShim(shim);
   await Promise.race([shim.closed, sleep(CLOSING_TIMEOUT_MS, undefined, { ref: false })]);
+  // A Go shim kills its runtime when its daemon dies, and leaves what that was about to create.
+  if (!task.launcher.own) await cleanUpAfterShim(task.bundle, task.launcher, shim.bootstrap, task.log);
   if (exit === undefined) return 'undone';
   task.departed({ ...exit, published: true });
   return 'departed';
@@ -173,7 +175,7 @@ export async function endStray(address: string): Promise<boolean> {
 }
 
 async function amongStrays(task: Task, strays: string[]): Promise<Bootstrap | undefined> {
-  for (const address of [...strays]) {
+  for (const address of strays) {
     const bootstrap = { runtime: '', binary: '', apiVersion: 3, address } as const;
     let shim: Shim | undefined;
     try {

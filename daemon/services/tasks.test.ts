@@ -330,6 +330,33 @@ for (const [name, runtime, skip] of runtimes) {
   });
 }
 
+describe('tasks that share a shim', { skip: runtimes[1]![2], timeout: 300_000 }, () => {
+  test('end one by one: what becomes of one does not touch the others', async () => {
+    await using host = new Host();
+    await host.start();
+    const annotations = { 'io.containerd.runc.v2.group': 'pod' };
+    const pids: number[] = [];
+    for (const id of ['leader', 'a', 'b']) {
+      host.container(id, sleeper, goShim, 'create', { annotations });
+      await host.create(id);
+      pids.push(await host.startTask(id));
+    }
+    assert.equal(host.shims().length, 1);
+    host.container('never', sleeper, goShim, 'create', { annotations });
+    await assert.rejects(host.create('never', { timeout: 500 }));
+    assert.equal(await remove(host, 'leader'), 137);
+    await host.kill();
+    await host.start();
+    assert.deepEqual(pids.map(alive), [false, true, true]);
+    assert.equal(await remove(host, 'a'), 137);
+    process.kill(host.shims()[0]!, 'SIGKILL');
+    assert.equal((await host.tasks.wait({ containerId: 'b' }, host.as)).exitStatus, 137);
+    assert.ok(!alive(pids[2]!));
+    assert.equal((await host.tasks.delete({ containerId: 'b' }, host.as)).exitStatus, 137);
+    await host.nothingLeft();
+  });
+});
+
 describe('tasks', { timeout: 300_000 }, () => {
   test('are refused for what cannot be, with the cause', async () => {
     await using host = new Host();

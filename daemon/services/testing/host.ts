@@ -109,15 +109,16 @@ export class Host {
   /**
    * Makes a container that runs `command`.
    *
+   * @param more of its spec
    * @param slow the command of runc that takes one and a half seconds longer than it would
    */
-  container(id: string, command: string[], runtime: string, slow = 'none'): void {
+  container(id: string, command: string[], runtime: string, slow = 'none', more: object = {}): void {
     const runc = join(this.directory, `runc-${slow}`);
     const script = `#!/bin/sh\ncase " $* " in *" ${slow} "*) sleep 1.5;; esac\nexec runc "$@"\n`;
     writeFileSync(runc, script, { mode: 0o755 });
     const path = join(this.directory, 'containers', this.namespace);
     mkdirSync(path, { recursive: true });
-    const spec = Buffer.from(JSON.stringify(this.spec(id, command)));
+    const spec = Buffer.from(JSON.stringify({ ...this.spec(id, command), ...more }));
     const options = Options.encode(
       Options.fromPartial({ root: join(this.directory, 'runc'), binaryName: slow === 'none' ? '' : runc }),
     ).finish();
