@@ -55,14 +55,18 @@ suite('ctr snapshots', {}, (rig) => {
       await ctr('prepare', 'active');
       await mounted(rig, snapshotter, 'active', (path) => writeFileSync(join(path, 'file'), 'one'));
       await ctr('commit', 'one', 'active');
-      await ctr('label', 'one', 'containerd.io/gc.root=test');
       await ctr('prepare', 'box', 'one');
       await mounted(rig, snapshotter, 'box', (path) => {
         assert.equal(readFileSync(join(path, 'file'), 'utf8'), 'one');
         writeFileSync(join(path, 'file'), 'box');
       });
-      await ctr('view', 'view', 'one');
-      await ctr('label', 'view', 'containerd.io/gc.root=test', 'colour=blue');
+      // By ctr it would be nobody's, and might be collected before it has a label.
+      const labels = { 'containerd.io/gc.root': 'test' };
+      using connection = rig.daemon.connect();
+      await connection
+        .service(SnapshotsDefinition, rig.ctr.namespace)
+        .view({ snapshotter, key: 'view', parent: 'one', labels });
+      await ctr('label', 'view', 'colour=blue');
       await mounted(rig, snapshotter, 'view', (path) => {
         assert.equal(readFileSync(join(path, 'file'), 'utf8'), 'one');
         assert.throws(() => writeFileSync(join(path, 'file'), ''), { code: 'EROFS' });
@@ -100,7 +104,9 @@ suite('ctr snapshots', {}, (rig) => {
       await ctr('rm', 'box', 'view');
       await ctr('rm', 'one');
       assert.deepEqual(await rows(), []);
-      await eventually('the files are gone', () => readdirSync(folder(rig, snapshotter)).length === 0);
+      // containerd lets them lie until something else starts a collection.
+      if (rig.peer === 'moord')
+        await eventually('the files are gone', () => readdirSync(folder(rig, snapshotter)).length === 0);
     });
   }
 
@@ -151,7 +157,6 @@ suite('ctr snapshots', {}, (rig) => {
     const ctr = daemon.ctr();
     await ctr.ok('snapshots', 'prepare', 'active');
     await ctr.ok('snapshots', 'commit', 'one', 'active');
-    await ctr.ok('snapshots', 'label', 'one', 'containerd.io/gc.root=x');
     await ctr.ok('snapshots', 'prepare', 'box', 'one');
     await ctr.ok('snapshots', 'prepare', 'other', 'one');
     const mounts = await ctr.ok('snapshots', 'mounts', '/x', 'box');
@@ -160,6 +165,7 @@ suite('ctr snapshots', {}, (rig) => {
     assert.equal(await ctr.ok('snapshots', 'mounts', '/x', 'box'), mounts);
     assert.match((await ctr.call(['snapshots', 'info', 'other'])).stderr, /not found/);
     await ctr.ok('snapshots', 'rm', 'box');
+    if (rig.peer !== 'moord') return;
     const files = folder({ ...rig, daemon, ctr }, 'overlayfs');
     await eventually('one is left', () => readdirSync(files).length === 1);
   });

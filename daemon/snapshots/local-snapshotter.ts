@@ -126,7 +126,7 @@ export class LocalSnapshotter implements Snapshotter {
   }
 
   async cleanup(): Promise<void> {
-    this.#reclaimer.add(...(await this.#leftovers()));
+    this.#reclaimer.add(await this.#leftovers());
     await this.#reclaimer.settled();
   }
 
@@ -141,7 +141,7 @@ export class LocalSnapshotter implements Snapshotter {
 
   /** Tells that a snapshot is gone, and lets its files go. */
   reclaim(namespace: Namespace, { id, info: { name: key } }: Snapshot): void {
-    this.#reclaimer.add(id);
+    this.#reclaimer.add([id]);
     const event = pack('SnapshotRemove', SnapshotRemove, { key, snapshotter: this.name });
     this.#exchange.publish(namespace, '/snapshot/remove', event);
   }
@@ -157,7 +157,7 @@ export class LocalSnapshotter implements Snapshotter {
       await this.#backend.create(place, signal);
       await this.#tree.create(namespace, snapshot, place);
     } catch (error) {
-      this.#reclaimer.add(place.id);
+      this.#reclaimer.add([place.id]);
       throw storageError(`create snapshot "${snapshot.key}"`, error);
     } finally {
       this.#making.delete(place.id);
@@ -195,7 +195,7 @@ export class LocalSnapshotter implements Snapshotter {
     }
     // A number whose files are still being removed must not be given again.
     for (const id of folders) this.#tree.skip(id);
-    this.#reclaimer.add(...folders);
+    this.#reclaimer.add(folders);
   }
 
   /**
@@ -226,12 +226,12 @@ export class LocalSnapshotter implements Snapshotter {
     return names.filter((name) => /^[1-9]\d{0,9}$/.test(name)).map(Number);
   }
 
-  async #leftovers(): Promise<number[]> {
+  async #leftovers(): Promise<Iterable<number>> {
     // First the folders, then the records: what is made meanwhile is not among the former.
     const folders = new Set(await this.#folders());
     for (const { snapshot } of this.#tree.all()) folders.delete(snapshot.id);
     for (const id of this.#making) folders.delete(id);
-    return [...folders];
+    return folders;
   }
 }
 

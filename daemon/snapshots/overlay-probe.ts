@@ -10,6 +10,9 @@ import { messageOf } from '../../ttrpc/errors.ts';
  * @throws Error that says what is missing
  */
 export async function probeOverlay(root: string): Promise<void> {
+  // In the options of a mount these stand between folders, between options, and before such a character.
+  if (/[:,\\]/.test(root))
+    throw new Error(`overlayfs cannot be used on ${root}: its path has a colon, comma or backslash`);
   const folder = join(root, 'probe');
   const merged = join(folder, 'merged');
   await removeProbe(folder, merged);

@@ -19,7 +19,7 @@ export class Reclaimer {
   }
 
   /** Takes on snapshots that nobody will use again. */
-  add(...ids: number[]): void {
+  add(ids: Iterable<number>): void {
     const isIdle = this.#queue.size === 0;
     for (const id of ids) this.#queue.add(id);
     if (isIdle) this.#working = this.#work();
