@@ -11,7 +11,7 @@ import {
   openSync,
   readFileSync,
 } from 'node:fs';
-import { rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -75,6 +75,11 @@ export class Workshop implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const shim of this.#shims) await shim.destroy();
     for (const daemon of this.#daemons) await daemon.stop();
+    // The runtime removes the cgroups of its containers, and not what they were in.
+    for (const tree of readdirSync('/sys/fs/cgroup')) {
+      const folder = join('/sys/fs/cgroup', tree, this.namespace);
+      if (existsSync(folder)) rmdirSync(folder);
+    }
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
