@@ -48,7 +48,7 @@ export async function cleanUpAfterShim(
       };
     }
   } catch (error) {
-    log.warn({ err: error }, 'the shim program could not clean up after its shim');
+    log.warn({ error: messageOf(error) }, 'the shim program could not clean up after its shim');
   }
   try {
     unmountAll(bundle.rootfs);
