@@ -7,7 +7,7 @@ import type { Session } from './session.ts';
 
 export interface AttachmentOptions {
   readonly terminal: boolean;
-  /** Send this command's signals on to the process. */
+  /** Send this command's signals on to the process. Not with a terminal, whose keys are the process's signals. */
   readonly signals: boolean;
 }
 
@@ -45,12 +45,12 @@ export async function attend(
   const undo: (() => void)[] = [];
   try {
     if (options.terminal) undo.push(enterRawMode());
-    const copied = copyStreams(session, target);
+    const copied = copyStreams(session, target, options.terminal);
     // Awaited when the process has ended; until then a failure is no reason to leave it.
     copied.catch(() => {});
     const started = Promise.withResolvers<void>();
     // From the first moment: a signal that comes while the process is being started is kept for it.
-    if (options.signals) undo.push(forwardSignals(target, started.promise));
+    if (options.signals && !options.terminal) undo.push(forwardSignals(target, started.promise));
     // A container's terminal is there before its process, which then never sees another size; that of an exec is not.
     const follow = options.terminal ? followSize(target, undo) : undefined;
     await follow?.();
@@ -66,12 +66,12 @@ export async function attend(
   }
 }
 
-async function copyStreams(session: Session, target: Process): Promise<void> {
+async function copyStreams(session: Session, target: Process, terminal: boolean): Promise<void> {
   const { stdin, stdout, stderr } = target;
   if (stdin !== undefined) {
-    // A terminal that hangs up, or a closed descriptor: the process's input ends.
-    process.stdin.on('error', () => stdin.end());
-    process.stdin.pipe(stdin);
+    // The end of the input closes the process's stdin; a terminal has no end, it is only left.
+    const end = () => (terminal ? stdin.destroy() : stdin.end());
+    process.stdin.on('error', end).on('end', end).pipe(stdin, { end: false });
   }
   try {
     await Promise.all([copyOut(stdout, 1), copyOut(stderr, 2)]);

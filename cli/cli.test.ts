@@ -4,8 +4,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { type Client, connect } from '../client/client.ts';
-import { Peer, peers } from '../client/peer.test.ts';
-import { ctr, moor, moorAlone, namespace, outcomeOf, spawnMoor, Terminal } from './moor.test.ts';
+import { namespace, Peer, peers } from '../client/peer.test.ts';
+import { ctr, moor, moorAlone, outcomeOf, spawnMoor, Terminal } from './moor.test.ts';
 
 for (const name of peers) {
   suite(`moor with ${name}`, { timeout: 180_000 }, () => {
@@ -235,6 +235,24 @@ for (const name of peers) {
       assert.match(terminal.shown, /got word/);
       assert.equal((await moor(peer, ['tasks', 'rm', '--force', 'host'])).status, 0);
       assert.equal((await moor(peer, ['containers', 'rm', 'host'])).status, 0);
+      await nothingLeft();
+    });
+
+    test('a container on a terminal is left and attached to again', async () => {
+      const script = 'while read line; do echo got $line; done';
+      const run = ['run', '-d', '-t', ...fifos(), '--rootfs', peer.rootfs, 'kept', 'sh', '-c', script];
+      assert.equal((await moor(peer, run)).status, 0);
+      for (const word of ['one', 'two']) {
+        const terminal = new Terminal(peer, ['tasks', 'attach', 'kept']);
+        // Typed before it is connected, it is typed into the kernel's buffer.
+        terminal.write(`${word}\r`);
+        await terminal.shows(new RegExp(`got ${word}`));
+        terminal.hangUp();
+        await terminal.ended;
+      }
+      assert.equal((await (await client.containers.get('kept')).task()).pid > 0, true);
+      assert.equal((await moor(peer, ['tasks', 'rm', '-f', 'kept'])).status, 0);
+      assert.equal((await moor(peer, ['containers', 'rm', 'kept'])).status, 0);
       await nothingLeft();
     });
 

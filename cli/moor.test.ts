@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { buildSync } from 'esbuild';
 import { type IPty, spawn as spawnPty } from 'node-pty';
-import type { Peer } from '../client/peer.test.ts';
+import { namespace, type Peer } from '../client/peer.test.ts';
 
 const repository = resolve(import.meta.dirname, '..');
 
@@ -24,9 +24,6 @@ buildSync({
   },
 });
 process.on('exit', () => rmSync(bundle, { force: true }));
-
-/** The runc of Debian's shim keeps its state outside of the peer's directory. */
-export const namespace = `moor-cli-${process.pid}`;
 
 const environment = { ...process.env, TERM: 'xterm' };
 
@@ -92,6 +89,11 @@ export class Terminal {
 
   write(text: string): void {
     this.#pty.write(text);
+  }
+
+  /** As when its window is closed. */
+  hangUp(): void {
+    this.#pty.kill('SIGHUP');
   }
 
   resize(columns: number, rows: number): void {

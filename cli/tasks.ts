@@ -136,7 +136,7 @@ async function attach(id: string, { sigProxy }: { sigProxy: boolean }, command: 
       const container = await client.containers.get(id, call);
       const task = await container.task({ ...call, attach: true });
       const terminal = container.spec.process?.terminal === true;
-      const options = { terminal, signals: sigProxy && !terminal };
+      const options = { terminal, signals: sigProxy };
       const { code } = await attend(session, task, options, () => Promise.resolve());
       // It has ended with this client watching: as after `run`, the exit status is read.
       await task.delete(call).catch(() => {});

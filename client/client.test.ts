@@ -12,10 +12,7 @@ import {
   type Process,
   type SpecOptions,
 } from './client.ts';
-import { Peer, peers, textOf } from './peer.test.ts';
-
-/** The runc of Debian's shim keeps its state outside of the peer's directory. */
-const namespace = `moor-client-${process.pid}`;
+import { namespace, Peer, peers, textOf } from './peer.test.ts';
 
 const code = (expected: Code) => (error: unknown) => isCode(error, expected);
 

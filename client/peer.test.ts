@@ -20,6 +20,9 @@ import { connect } from './client.ts';
 
 const repository = resolve(import.meta.dirname, '..');
 
+/** Of this test's own: the runc of Debian's shim keeps its state outside of the peer's directory. */
+export const namespace = `moor-test-${process.pid}`;
+
 /** A running daemon and what tests need around it. */
 export class Peer implements AsyncDisposable {
   readonly name: PeerName;
@@ -84,6 +87,7 @@ export class Peer implements AsyncDisposable {
     await this.kill('SIGTERM');
     for (const target of mountsUnder(this.directory)) execFileSync('umount', ['--lazy', target]);
     rmSync(this.directory, { recursive: true, force: true });
+    rmSync(join('/run/containerd/runc', namespace), { recursive: true, force: true });
   }
 }
 
