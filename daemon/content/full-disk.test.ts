@@ -82,3 +82,30 @@ test('a full disk is a clear error; what is stored stays, and writing goes on wh
     await metadata.close();
   }
 });
+
+test('on a full disk, deleting works, and what it frees can be used', async (t) => {
+  const disk = smallDisk(t, 24);
+  const metadata = await MetadataStore.open(join(disk, 'metadata'));
+  const content = new NamespacedContent(metadata.database, await ContentStore.open(join(disk, 'content')));
+  try {
+    const digests = [];
+    for (let index = 0; index < 20; index += 1)
+      digests.push(await content.put(here, `b${index}`, randomBytes(10_000), { labels: { a: 'b' } }));
+    for (const size of [24 * MEGABYTE, 4096]) {
+      const fill = (): void => {
+        for (let count = 0; ; count += 1)
+          writeFileSync(join(disk, `filler-${size}-${count}`), Buffer.alloc(size, 1));
+      };
+      assert.throws(fill, { code: 'ENOSPC' });
+    }
+    for (const digest of digests) {
+      await content.delete(here, digest);
+      await content.store.remove(digest, () => false);
+    }
+    assert.deepEqual(content.list(here), []);
+    await content.put(here, 'more', randomBytes(100_000));
+  } finally {
+    await content.close();
+    await metadata.close();
+  }
+});

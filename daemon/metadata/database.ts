@@ -1,8 +1,10 @@
 /** The store under all metadata: LMDB, in transactions. */
 import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { type RootDatabase, open } from 'lmdb';
 import { type RpcError, internal, messageOf, resourceExhausted } from '../../ttrpc/errors.ts';
 import type { MessageType } from '../../ttrpc/service.ts';
+import { Reserve } from './reserve.ts';
 import { FORMAT, type Key, below, formatKey } from './schema.ts';
 
 const ENOSPC = 28;
@@ -59,6 +61,7 @@ export class Reader {
 export class Transaction extends Reader {
   readonly #writes: (() => void)[] = [];
   readonly #observers: readonly Observer[];
+  #puts = 0;
 
   constructor(store: Store, observers: readonly Observer[]) {
     super(store);
@@ -67,6 +70,7 @@ export class Transaction extends Reader {
 
   put<T>(key: Key, type: MessageType<T>, value: T): void {
     const bytes = Buffer.from(type.encode(value).finish());
+    this.#puts += 1;
     this.#writes.push(() => {
       this.store.putSync([...key], bytes);
       for (const observer of this.#observers) observer.put(key);
@@ -90,6 +94,11 @@ export class Transaction extends Reader {
     for (const observer of this.#observers) observer.removed(key);
   }
 
+  /** Whether it makes things fewer, and so may use what is kept of the disk for that. */
+  get onlyRemoves(): boolean {
+    return this.#puts === 0 && this.#writes.length > 0;
+  }
+
   write(): void {
     for (const write of this.#writes) write();
   }
@@ -99,12 +108,20 @@ export class Transaction extends Reader {
 interface Waiting {
   /** Does it, within the transaction. What it returns tells its caller, to be called after the commit. */
   readonly run: () => () => void;
+  onlyRemoves: boolean;
   readonly reject: (error: unknown) => void;
 }
 
 export class Database extends Reader {
   readonly #observers: Observer[] = [];
+  readonly #reserve: Reserve;
   #waiting: Waiting[] = [];
+
+  private constructor(store: Store, reserve: Reserve) {
+    super(store);
+    this.#reserve = reserve;
+    reserve.fill();
+  }
 
   /**
    * Opens the store, which is made when it is not there.
@@ -120,7 +137,7 @@ export class Database extends Reader {
       await store.close();
       throw error;
     }
-    return new Database(store);
+    return new Database(store, new Reserve(join(directory, 'reserve')));
   }
 
   /**
@@ -132,6 +149,7 @@ export class Database extends Reader {
   update<T>(action: (transaction: Transaction) => T, { observed = true } = {}): Promise<T> {
     return new Promise((resolve, reject) => {
       const run = (): (() => void) => {
+        waiting.onlyRemoves = false;
         const transaction = new Transaction(this.store, observed ? this.#observers : []);
         let result: T;
         try {
@@ -141,9 +159,11 @@ export class Database extends Reader {
         }
         // What fails from here on undoes all that is committed together.
         transaction.write();
+        waiting.onlyRemoves = transaction.onlyRemoves;
         return () => resolve(result);
       };
-      this.#waiting.push({ run, reject });
+      const waiting: Waiting = { run, reject, onlyRemoves: false };
+      this.#waiting.push(waiting);
       // What has arrived by then shares one commit, and so one wait for the disk.
       if (this.#waiting.length === 1) setImmediate(() => this.#commit());
     });
@@ -169,17 +189,41 @@ export class Database extends Reader {
     this.#waiting = [];
     let settle: (() => void)[];
     try {
-      settle = this.store.transactionSync(() => waiting.map(({ run }) => run()));
+      settle = this.#write(waiting);
+      this.#reserve.fill();
     } catch (error) {
-      settle = waiting.map(
-        ({ reject }) =>
-          () =>
-            reject(commitFailure(error)),
-      );
+      settle = this.#writeRemovals(waiting, error);
     }
     for (const each of settle) each();
   }
+
+  #write(waiting: readonly Waiting[]): (() => void)[] {
+    return this.store.transactionSync(() => waiting.map(({ run }) => run()));
+  }
+
+  /** On a full disk, what removes goes on with the reserve; the rest has failed. */
+  #writeRemovals(waiting: readonly Waiting[], error: unknown): (() => void)[] {
+    const removals = isFull(error) ? waiting.filter(({ onlyRemoves }) => onlyRemoves) : [];
+    if (removals.length > 0 && this.#reserve.release()) {
+      const others = waiting.filter((each) => !removals.includes(each));
+      try {
+        return [...this.#write(removals), ...refuse(others, error)];
+      } catch (again) {
+        return refuse(waiting, again);
+      }
+    }
+    return refuse(waiting, error);
+  }
 }
+
+const refuse = (waiting: readonly Waiting[], error: unknown): (() => void)[] =>
+  waiting.map(
+    ({ reject }) =>
+      () =>
+        reject(commitFailure(error)),
+  );
+
+const isFull = (error: unknown): boolean => (error as { code?: number }).code === ENOSPC;
 
 function checkFormat(store: Store, directory: string): void {
   const key = [...formatKey];
@@ -200,7 +244,5 @@ function checkFormat(store: Store, directory: string): void {
 
 function commitFailure(cause: unknown): RpcError {
   const message = `cannot write metadata: ${messageOf(cause)}`;
-  return (cause as { code?: number }).code === ENOSPC
-    ? resourceExhausted(message, cause)
-    : internal(message, cause);
+  return isFull(cause) ? resourceExhausted(message, cause) : internal(message, cause);
 }
