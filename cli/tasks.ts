@@ -215,7 +215,7 @@ async function remove(
       try {
         const [, task] = await containerTask(session, id);
         const { code } = await task.delete({ ...call, force });
-        if (code !== 0) console.error(`moor: task ${id} exited with status ${code}`);
+        if (code !== 0 && !force) console.error(`moor: task ${id} exited with status ${code}`);
       } catch (error) {
         for (const line of explain(error, globals)) console.error(line);
         process.exitCode = FAILURE_STATUS;
