@@ -208,7 +208,7 @@ test('the layer is compressed as its type says, and the diff id is not', async (
 test('a limit of time holds for everything in the layer', async (context) => {
   const { right } = copies(context, 'true', 'mkdir d; echo x > d/new; touch -d 2000-01-01 d/old');
   const pieces: Uint8Array[] = [];
-  const write = (piece: Uint8Array) => Promise.resolve(void pieces.push(piece));
+  const write = (piece: Buffer) => Promise.resolve(void pieces.push(piece));
   const mediaType = 'application/vnd.oci.image.layer.v1.tar';
   await differ.differ.compare([], right.mounts, { mediaType, write, latest: 1_000_000_000 });
   const beside = new Snapshot(folderFor(context));

@@ -13,7 +13,7 @@ import { DifferPool } from './pool.ts';
 export interface OpenBlob {
   /** A regular file; its position does not matter and is not changed. */
   readonly fd: number;
-  close(): void;
+  close(): void | Promise<void>;
 }
 
 /** What an unpacked layer was. */
@@ -37,7 +37,7 @@ export interface CompareOptions {
   /** The layer's type, and so its compression; gzip when empty. */
   readonly mediaType?: string;
   /** Takes the layer's bytes, one piece after the other. */
-  readonly write: (piece: Uint8Array) => Promise<void>;
+  readonly write: (piece: Buffer) => Promise<void>;
   readonly signal?: AbortSignal;
   /** Seconds since 1970 that no time in the layer is later than (SOURCE_DATE_EPOCH). */
   readonly latest?: number;
@@ -82,7 +82,7 @@ export class Differ {
       const { diffId, size } = await this.#pool.run(job, blob.fd, options.signal);
       return { mediaType: ARCHIVE, digest: diffId, size };
     } finally {
-      blob.close();
+      await blob.close();
     }
   }
 
@@ -111,26 +111,31 @@ export class Differ {
   }
 
   async #receive(job: Job, { write, signal }: CompareOptions): Promise<Archive> {
-    const failed = new AbortController();
+    const stop = new AbortController();
     const { read, write: end } = pipe();
     const source = new Socket({ fd: read, readable: true, writable: false });
+    // The first is the cause of the other.
+    const failures: unknown[] = [];
     const taking = take(source, write).catch((error: unknown) => {
-      failed.abort();
-      throw error;
+      failures.push(error);
+      stop.abort();
     });
-    const signals = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
-    // Only the process keeps the end that is written to, so that the pipe ends with it.
-    const running = this.#pool.run(job, end, signals).finally(() => closeSync(end));
-    const [taken, ran] = await Promise.allSettled([taking, running]);
-    // The job fails as cancelled when its bytes could not be taken: that is the cause, unless it was cut short itself.
-    if (taken.status === 'rejected' && (ran.status === 'fulfilled' || failed.signal.aborted))
-      throw taken.reason;
-    if (ran.status === 'rejected') throw ran.reason;
-    return ran.value;
+    const running = this.#pool
+      .run(job, end, signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]))
+      .catch((error: unknown) => {
+        failures.push(error);
+        source.destroy();
+      })
+      // Only the process keeps the end that is written to, so that the pipe ends with it.
+      .finally(() => closeSync(end));
+    // Both: who takes the pieces may rely on none coming afterwards.
+    const [archive] = await Promise.all([running, taking]);
+    if (archive === undefined || failures.length > 0) throw failures[0];
+    return archive;
   }
 }
 
-async function take(source: Socket, write: (piece: Uint8Array) => Promise<void>): Promise<void> {
+async function take(source: Socket, write: (piece: Buffer) => Promise<void>): Promise<void> {
   for await (const piece of source) await write(piece as Buffer);
 }
 

@@ -125,7 +125,7 @@ export class TestDiffer {
     mediaType = LAYER,
   ): Promise<{ blob: Buffer; result: Compared }> {
     const pieces: Uint8Array[] = [];
-    const write = (piece: Uint8Array) => Promise.resolve(void pieces.push(piece));
+    const write = (piece: Buffer) => Promise.resolve(void pieces.push(piece));
     const result = await this.differ.compare(left, right, { mediaType, write });
     return { blob: Buffer.concat(pieces), result };
   }
@@ -209,6 +209,13 @@ function describeFile(path: ByteString): string {
 function describeContent(content: Buffer): string {
   if (content.length <= 40) return JSON.stringify(content.toString('latin1'));
   return `${content.length}:${createHash('sha256').update(content).digest('hex').slice(0, 16)}`;
+}
+
+/** What is mounted at or from below a folder, as this process sees it. */
+export function mountsBelow(folder: string): string[] {
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes(folder));
 }
 
 /** Runs a shell script, which must succeed. */

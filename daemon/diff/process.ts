@@ -3,7 +3,7 @@ import { closeSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import { sendFd, socketPair } from '../../native/native.ts';
 import { cancelled, type Code, internal, messageOf, RpcError } from '../../ttrpc/errors.ts';
-import { type Archive, type Job, parseAnswer } from './job.ts';
+import { type Answer, type Archive, type Job, parseAnswer } from './job.ts';
 
 /** What is kept of what the process says before it dies. */
 const LAST_WORDS = 2000;
@@ -71,11 +71,11 @@ export class DifferProcess {
     if (signal?.aborted === true) throw cancelled(`${job.job} was cancelled`);
     signal?.addEventListener('abort', kill, { once: true });
     try {
-      sendFd(this.#files, file);
+      this.#send(file);
       this.#child.stdin!.write(`${JSON.stringify(job)}\n`);
       const line = await this.#answers.next();
       if (line.done === true) throw await this.#death(job, signal);
-      const answer = parseAnswer(line.value);
+      const answer = this.#parse(line.value);
       if ('done' in answer) return answer.done;
       throw new RpcError(answer.failed.code as Code, answer.failed.message);
     } finally {
@@ -95,7 +95,28 @@ export class DifferProcess {
     closeSync(this.#files);
   }
 
+  /** That there is nobody to receive it is told by the end of the answers. */
+  #send(file: number): void {
+    try {
+      sendFd(this.#files, file);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;
+    }
+  }
+
+  #parse(line: string): Answer {
+    try {
+      return parseAnswer(line);
+    } catch (error) {
+      // Whatever it says next cannot be trusted either.
+      this.kill();
+      throw internal(`the differ process says what is ${messageOf(error)}`, error);
+    }
+  }
+
   async #death({ job }: Job, signal: AbortSignal | undefined): Promise<RpcError> {
+    // It may have closed its output and live on.
+    this.kill();
     await this.#ended;
     if (signal?.aborted === true) return cancelled(`${job} was cancelled`);
     const { exitCode, signalCode } = this.#child;
