@@ -223,7 +223,7 @@ export class TaskManager {
     return new ForeignShim({ runtime, binary, addresses, debug, options });
   }
 
-  async #recover(bundle: Bundle, bootstrap: Bootstrap | undefined, strays: string[]): Promise<Found> {
+  async #recover(bundle: Bundle, bootstrap: Bootstrap | undefined, strays: Set<string>): Promise<Found> {
     const foreign = bootstrap !== undefined && bootstrap.binary !== '';
     const launcher = foreign ? this.#foreign(bootstrap.runtime, bootstrap.binary) : this.#own;
     const task = new Task(bundle, launcher, this.#surroundings);
@@ -285,19 +285,18 @@ export class TaskManager {
     this.#removals.add(removal);
   }
 
-  #straySockets(claimed: ReadonlySet<string | undefined>): string[] {
+  #straySockets(claimed: ReadonlySet<string | undefined>): Set<string> {
     const directory = join(this.#options.state, 's');
     mkdirSync(directory, { recursive: true, mode: 0o711 });
-    return readdirSync(directory)
-      .map((name) => join(directory, name))
-      .filter((address) => !claimed.has(address));
+    const addresses = readdirSync(directory).map((name) => join(directory, name));
+    return new Set(addresses.filter((address) => !claimed.has(address)));
   }
 
   /** Ends shims that were started for nothing, and removes sockets that nobody listens on. */
-  async #sweep(strays: string[]): Promise<void> {
+  async #sweep(strays: Set<string>): Promise<void> {
     const { log } = this.#options;
     await Promise.all(
-      strays.map(async (address) => {
+      Array.from(strays, async (address) => {
         try {
           const alone = await endStray(address);
           if (!alone) log.warn({ address }, 'a shim that belongs to no task has a container; left alone');

@@ -41,7 +41,7 @@ const CLOSING_TIMEOUT_MS = 3000;
 export async function recoverTask(
   task: Task,
   bootstrap: Bootstrap | undefined,
-  strays: string[],
+  strays: Set<string>,
 ): Promise<Recovered> {
   const { bundle } = task;
   const dead = bundle.readDead();
@@ -174,7 +174,7 @@ export async function endStray(address: string): Promise<boolean> {
   }
 }
 
-async function amongStrays(task: Task, strays: string[]): Promise<Bootstrap | undefined> {
+async function amongStrays(task: Task, strays: Set<string>): Promise<Bootstrap | undefined> {
   for (const address of strays) {
     const bootstrap = { runtime: '', binary: '', apiVersion: 3, address } as const;
     let shim: Shim | undefined;
@@ -184,7 +184,7 @@ async function amongStrays(task: Task, strays: string[]): Promise<Bootstrap | un
       if (state.bundle !== task.bundle.path) continue;
       task.log.warn({ address }, 'the bootstrap record was damaged; the shim has been found by its socket');
       task.bundle.writeBootstrap(bootstrap, 'replace');
-      strays.splice(strays.indexOf(address), 1);
+      strays.delete(address);
       return bootstrap;
     } catch {
       continue;
