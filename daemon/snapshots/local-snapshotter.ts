@@ -10,14 +10,8 @@ import {
   SnapshotPrepare,
   SnapshotRemove,
 } from '../../proto/gen/containerd/events/snapshot.ts';
-import {
-  type RpcError,
-  RpcError as Failure,
-  failedPrecondition,
-  internal,
-  messageOf,
-  resourceExhausted,
-} from '../../ttrpc/errors.ts';
+import { failedPrecondition, messageOf } from '../../ttrpc/errors.ts';
+import { storageError } from '../content/storage-error.ts';
 import type { Exchange } from '../events/exchange.ts';
 import { pack } from '../events/pack.ts';
 import type { Namespace } from '../identifiers.ts';
@@ -26,7 +20,7 @@ import type { Database } from '../metadata/database.ts';
 import type { Backend } from './backend.ts';
 import { Reclaimer } from './reclaimer.ts';
 import { type Creation, type Info, Kind, type Mount, type Snapshotter, type Usage } from './snapshotter.ts';
-import { type NewSnapshot, type Snapshot, SnapshotTree, placeOf } from './tree.ts';
+import { type NewSnapshot, type Recorded, type Snapshot, SnapshotTree, placeOf } from './tree.ts';
 
 /** What a snapshotter is made from. */
 export interface Surroundings {
@@ -158,7 +152,7 @@ export class LocalSnapshotter implements Snapshotter {
       await this.#tree.create(namespace, snapshot, place);
     } catch (error) {
       this.#reclaimer.add([place.id]);
-      throw storageError(`create snapshot "${snapshot.key}"`, error);
+      throw storageError('create snapshot', snapshot.key, error);
     } finally {
       this.#making.delete(place.id);
     }
@@ -169,7 +163,7 @@ export class LocalSnapshotter implements Snapshotter {
     try {
       return await this.#backend.usage(placeOf(snapshot), signal);
     } catch (error) {
-      throw storageError(`usage of snapshot "${snapshot.info.name}"`, error);
+      throw storageError('measure snapshot', snapshot.info.name, error);
     }
   }
 
@@ -187,9 +181,11 @@ export class LocalSnapshotter implements Snapshotter {
 
   async #recover(database: Database): Promise<void> {
     const folders = new Set(await this.#folders());
-    await this.#forgetLost(database, folders);
-    for (const { snapshot } of this.#tree.all()) {
-      folders.delete(snapshot.id);
+    // Children have higher numbers than their parents; the youngest come first.
+    const recorded = [...this.#tree.all()].sort((a, b) => b.snapshot.id - a.snapshot.id);
+    await this.#forgetLost(database, recorded, folders);
+    for (const { snapshot } of recorded) {
+      if (!folders.delete(snapshot.id)) continue;
       if (snapshot.info.kind === Kind.COMMITTED && this.#backend.seal !== undefined)
         await this.#seal(snapshot.id);
     }
@@ -202,14 +198,17 @@ export class LocalSnapshotter implements Snapshotter {
    * Forgets snapshots whose folder is not there: a power failure can keep a record and lose the folder made before it. Only those that
    * nothing is made on, so that nothing becomes unreachable that could still be rescued.
    */
-  async #forgetLost(database: Database, folders: ReadonlySet<number>): Promise<void> {
+  async #forgetLost(
+    database: Database,
+    recorded: readonly Recorded[],
+    folders: ReadonlySet<number>,
+  ): Promise<void> {
     const used = new Set<number>();
-    const lost: { namespace: Namespace; snapshot: Snapshot }[] = [];
-    // Children have higher numbers than their parents.
-    const snapshots = [...this.#tree.all()].sort((a, b) => b.snapshot.id - a.snapshot.id);
-    for (const { namespace, snapshot } of snapshots) {
+    const lost: Recorded[] = [];
+    for (const each of recorded) {
+      const { namespace, snapshot } = each;
       const isLost = this.#backend.hasFolder(placeOf(snapshot)) && !folders.has(snapshot.id);
-      if (isLost && !used.has(snapshot.id)) lost.push({ namespace, snapshot });
+      if (isLost && !used.has(snapshot.id)) lost.push(each);
       else if (snapshot.ancestors[0] !== undefined) used.add(snapshot.ancestors[0]);
       if (!isLost) continue;
       const fields = { snapshotter: this.name, ns: namespace, key: snapshot.info.name, id: snapshot.id };
@@ -242,15 +241,4 @@ function newSnapshot(
   { labels = {}, lease }: Creation,
 ): NewSnapshot {
   return { kind, key, parent, labels, lease };
-}
-
-/** What the disk says, as the failure that callers are told. */
-function storageError(action: string, error: unknown): RpcError {
-  if (error instanceof Failure) return error;
-  const { code } = error as NodeJS.ErrnoException;
-  // No blocks or no inodes, or the quota is used up.
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
-    return resourceExhausted(`${action}: no space left on device: ${messageOf(error)}`, error);
-  }
-  return internal(`${action}: ${messageOf(error)}`, error);
 }

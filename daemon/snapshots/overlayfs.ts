@@ -23,7 +23,7 @@ export class Overlayfs implements Backend {
   /** @throws Error when the kernel or the filesystem below cannot do it */
   static async open(root: string): Promise<Overlayfs> {
     await mkdir(root, { recursive: true, mode: 0o700 });
-    await probeOverlay(root);
+    probeOverlay(root);
     // An index makes the kernel refuse layers that another mount uses (Documentation/filesystems/overlayfs.rst), as views of an active
     // snapshot's parents do. Kernels that have none do not know the option.
     const hasIndex = existsSync('/sys/module/overlay/parameters/index');

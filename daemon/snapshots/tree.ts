@@ -4,7 +4,7 @@
  */
 import { Snapshot as Message, SnapshotSequence } from '../../proto/gen/moor/metadata/snapshot.ts';
 import { alreadyExists, failedPrecondition, invalidArgument, notFound } from '../../ttrpc/errors.ts';
-import { type Fields, inMap, parseFilters } from '../filters/filter.ts';
+import { parseFilters } from '../filters/filter.ts';
 import { type Namespace, checkLabels } from '../identifiers.ts';
 import type { Database, Reader, Transaction } from '../metadata/database.ts';
 import { set } from '../metadata/labels.ts';
@@ -13,11 +13,18 @@ import { ensureNamespace } from '../metadata/namespaces.ts';
 import { type Key, Kind as RecordKind, MAX_KEY_PART_BYTES, snapshotKind } from '../metadata/schema.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Place } from './backend.ts';
+import { fieldsOf, withPath } from './fields.ts';
 import { type Info, Kind, type Usage } from './snapshotter.ts';
 
 /** A snapshot's record. */
 export interface Snapshot extends Message {
   info: Info;
+}
+
+/** A snapshot with its namespace. */
+export interface Recorded {
+  readonly namespace: Namespace;
+  readonly snapshot: Snapshot;
 }
 
 export interface NewSnapshot {
@@ -66,25 +73,21 @@ export class SnapshotTree {
   /** @throws RpcError InvalidArgument for a filter that cannot be read */
   list(namespace: Namespace, filters: readonly string[]): Info[] {
     const filter = parseFilters(filters);
-    return this.in(namespace)
-      .map(({ info }) => info)
-      .filter((info) => filter(fieldsOf(info)));
+    const infos: Info[] = [];
+    for (const { info } of this.from(this.#database, namespace)) if (filter(fieldsOf(info))) infos.push(info);
+    return infos;
   }
 
-  in(namespace: Namespace): Snapshot[] {
-    return [...this.from(this.#database, namespace)];
-  }
-
+  /** A namespace's snapshots as the reader sees them. */
   *from(reader: Reader, namespace: Namespace): Generator<Snapshot, void, undefined> {
     for (const { value } of reader.list([namespace, this.kind], Message)) yield whole(value);
   }
 
   /** The snapshots of all namespaces. */
-  *all(): Generator<{ namespace: Namespace; snapshot: Snapshot }, void, undefined> {
+  *all(): Generator<Recorded, void, undefined> {
     for (const [namespace] of this.#database.rest(['', RecordKind.Namespace])) {
-      for (const snapshot of this.in(namespace as Namespace)) {
+      for (const snapshot of this.from(this.#database, namespace as Namespace))
         yield { namespace: namespace as Namespace, snapshot };
-      }
     }
   }
 
@@ -269,41 +272,4 @@ function checkKey(key: string): void {
   if (Buffer.byteLength(key) > MAX_KEY_PART_BYTES) {
     throw invalidArgument(`a snapshot's key is longer than ${MAX_KEY_PART_BYTES} bytes: invalid argument`);
   }
-}
-
-type LabelMap = Info['labels'];
-
-function withPath(name: string, given: LabelMap): (labels: LabelMap, path: string) => LabelMap {
-  return (labels, path) => {
-    if (path === 'labels') return given;
-    if (!path.startsWith('labels.')) {
-      throw invalidArgument(`cannot update "${path}" field on snapshot "${name}": invalid argument`);
-    }
-    const key = path.slice('labels.'.length);
-    return set(labels, { [key]: Object.hasOwn(given, key) ? given[key]! : '' });
-  };
-}
-
-const kinds: Readonly<Record<Kind, string | undefined>> = {
-  [Kind.UNKNOWN]: undefined,
-  [Kind.ACTIVE]: 'active',
-  [Kind.VIEW]: 'view',
-  [Kind.COMMITTED]: 'committed',
-};
-
-function fieldsOf(info: Info): Fields {
-  return ([first = '', ...rest]) => {
-    switch (first) {
-      case 'kind':
-        return kinds[info.kind];
-      case 'name':
-        return info.name;
-      case 'parent':
-        return info.parent;
-      case 'labels':
-        return inMap(info.labels, rest);
-      default:
-        return undefined;
-    }
-  };
 }

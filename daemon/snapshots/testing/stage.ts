@@ -1,4 +1,5 @@
 /** A private place for a snapshotter: metadata, files and mounts, all gone at the end. */
+import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,6 +16,7 @@ import {
   parseMountOptions,
   unmount,
 } from '../../../native/native.ts';
+import { type Code, isCode } from '../../../ttrpc/errors.ts';
 import { parseNamespace } from '../../identifiers.ts';
 import { openLog } from '../../log.ts';
 import { Database } from '../../metadata/database.ts';
@@ -116,4 +118,26 @@ export function mountOn(mounts: readonly Mount[], target: string): void {
     const readOnlyBind = constants.MS_BIND | constants.MS_RDONLY;
     if ((flags & readOnlyBind) === readOnlyBind) mount('', target, '', flags | constants.MS_REMOUNT, '');
   }
+}
+
+export async function refused(call: () => unknown, code: Code, text: RegExp): Promise<void> {
+  await assert.rejects(
+    async () => call(),
+    (error: Error) => {
+      assert.ok(isCode(error, code), `${error.stack}: not code ${code}`);
+      assert.match(error.message, text);
+      return true;
+    },
+  );
+}
+
+/** Makes a committed snapshot. */
+export async function layer(
+  stage: Stage,
+  name: string,
+  parent: string,
+  change: (path: string) => void,
+): Promise<void> {
+  stage.within(await stage.snapshotter.prepare(namespace, `${name}-active`, parent), change);
+  await stage.snapshotter.commit(namespace, name, `${name}-active`);
 }
