@@ -53,7 +53,6 @@ interface Addon {
   listXattr(path: string): Buffer;
 
   chroot(path: string): void;
-  fchdir(fd: number): void;
   keepCapabilities(low: number, high: number): void;
   syncFilesystem(path: string): void;
 
@@ -69,7 +68,7 @@ interface Addon {
     readOnly: boolean,
     cancel: Uint8Array,
   ): Promise<undefined>;
-  makeSubvolumeReadOnly(path: string, cancel: Uint8Array): Promise<undefined>;
+  setSubvolumeReadOnly(path: string, on: boolean, cancel: Uint8Array): Promise<undefined>;
   deleteSubvolume(folder: string, name: string, cancel: Uint8Array): Promise<undefined>;
   subvolumeId(path: string): number;
 }

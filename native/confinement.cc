@@ -17,13 +17,6 @@ napi_value change_root(Call& call) {
   return nullptr;
 }
 
-napi_value change_folder(Call& call) {
-  const int fd = call.integer(0);
-  if (call.rejected()) return nullptr;
-  if (fchdir(fd) < 0) return call.fail("fchdir");
-  return nullptr;
-}
-
 // Of the calling thread: capabilities belong to threads (capabilities(7)).
 napi_value keep_capabilities(Call& call) {
   const int64_t low = call.wide(0);
@@ -62,7 +55,6 @@ napi_value sync_filesystem(Call& call) {
 
 void define_confinement(napi_env env, napi_value exports) {
   define<change_root>(env, exports, "chroot");
-  define<change_folder>(env, exports, "fchdir");
   define<keep_capabilities>(env, exports, "keepCapabilities");
   define<sync_filesystem>(env, exports, "syncFilesystem");
 }

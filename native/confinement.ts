@@ -25,14 +25,6 @@ export function chroot(path: string): void {
 }
 
 /**
- * Makes the open folder the working directory, wherever it is: outside of the current root too, which is the way back from a
- * changed one (chroot(2)).
- */
-export function fchdir(fd: number): void {
-  addon().fchdir(fd);
-}
-
-/**
  * Gives up every capability of the calling thread but those listed, for good: no program it starts gets them back either.
  *
  * @param kept numbers of `capabilities`; those the process does not have stay missing

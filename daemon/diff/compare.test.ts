@@ -175,6 +175,20 @@ test('a folder renamed inside an overlay is found in its new place', async (cont
   assert.deepEqual(names(blob), ['.wh.d', 'moved/', 'moved/e/', 'moved/e/1']);
 });
 
+test('more layers than fit into the options of a mount are no obstacle', async (context) => {
+  const folder = join(folderFor(context), 'n'.repeat(100));
+  let top = new Snapshot(join(folder, 'bottom'));
+  for (let index = 0; index < 60; index++) top = top.child(join(folder, String(index)));
+  assert.ok(top.mounts[0]!.options.join().length > 8000);
+  const [left, right] = [top, top.child(join(folder, 'top'))];
+  writeFileSync(join(right.upper, 'file'), '');
+  const { blob } = await differ.compare(left.viewMounts, right.mounts);
+  assert.deepEqual(names(blob), ['file']);
+  const over = left.child(join(folder, 'over'));
+  await differ.apply(blob, over.mounts);
+  assert.deepEqual(describeTree(over.upper), describeTree(right.upper));
+});
+
 test('sockets are left out', async (context) => {
   const { left, right } = copies(context, 'true', 'true');
   mknod(join(right.upper, 'socket'), S_IF.SOCK | 0o600, 0, 0);

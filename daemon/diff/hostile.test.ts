@@ -4,6 +4,7 @@ import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'n
 import { dirname, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { constants as zlib, deflateRawSync, gzipSync, zstdCompressSync } from 'node:zlib';
+import { mount, unmount } from '../../native/native.ts';
 import { Code, type RpcError } from '../../ttrpc/errors.ts';
 import { archiveOf, describeTree, entryOf, folderFor, Snapshot, TestDiffer } from './fixture.test.ts';
 
@@ -224,6 +225,30 @@ test('an entry with an unknown type is refused', async (context) => {
   for (const byte of archive.subarray(0, 512)) sum += byte;
   archive.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 'latin1');
   await refuses(context, archive, invalid, /"odd": entries of type "V" are not known/);
+});
+
+test('a full disk is named as the cause', async (context) => {
+  const folder = folderFor(context);
+  mount('moor', folder, 'tmpfs', 0, 'size=1m');
+  try {
+    const snapshot = new Snapshot(folder);
+    const content = 'x'.repeat(700_000);
+    for (const layer of [
+      archiveOf(entryOf('one', { content }), entryOf('two', { content })),
+      archiveOf(
+        ...Array.from({ length: 20 }, (_, index) =>
+          entryOf(`small${index}`, { content: 'x'.repeat(99_000) }),
+        ),
+      ),
+    ]) {
+      await assert.rejects(differ.apply(layer, snapshot.mounts), {
+        code: Code.ResourceExhausted,
+        message: /cannot unpack "(two|small\d+)": .*ENOSPC.*no space left/i,
+      });
+    }
+  } finally {
+    unmount(folder, 0);
+  }
 });
 
 test('a layer of nothing is fine', async (context) => {

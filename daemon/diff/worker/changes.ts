@@ -1,5 +1,6 @@
 import { closeSync, constants, openSync, readdirSync, readlinkSync, readSync } from 'node:fs';
-import { type ByteString, getXattr, listXattrs, lstat, S_IF, type Status } from '../../../native/native.ts';
+import { type ByteString, getXattr, lstat, S_IF, type Status } from '../../../native/native.ts';
+import { recordedXattrs } from './xattrs.ts';
 
 /** Where the enclosure shows the two trees, and the upper folder of the right one where that is an overlay over the left. */
 export const LEFT = 'left';
@@ -96,21 +97,6 @@ function sameXattrs(one: ByteString, other: ByteString): boolean {
   if (left.size !== right.size) return false;
   for (const [name, value] of left) if (right.get(name)?.equals(value) !== true) return false;
   return true;
-}
-
-/**
- * The extended attributes that belong into a layer: neither overlayfs's own, nor labels that this host's security modules have
- * put on.
- */
-export function recordedXattrs(path: ByteString): Map<ByteString, Buffer> {
-  const xattrs = new Map<ByteString, Buffer>();
-  for (const name of listXattrs(path)) {
-    if (/^(trusted|user)\.overlay\./.test(name)) continue;
-    if (name.startsWith('security.') && name !== 'security.capability') continue;
-    const value = getXattr(path, name);
-    if (value !== undefined) xattrs.set(name, value);
-  }
-  return xattrs;
 }
 
 const PIECE = 64 * 1024;

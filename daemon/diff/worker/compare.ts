@@ -6,9 +6,10 @@ import { displayName, type Entry, type EntryKind, NO_XATTRS } from '../archive/e
 import { encodeEntry, END_OF_ARCHIVE, paddingOf } from '../archive/writer.ts';
 import type { Archive, CompareJob } from '../job.ts';
 import { layersOf, overlayLayers, readOnlyMounts } from '../overlay.ts';
-import { type Change, changes, GUIDE, LEFT, openFile, readLink, recordedXattrs, RIGHT } from './changes.ts';
+import { type Change, changes, GUIDE, LEFT, openFile, readLink, RIGHT } from './changes.ts';
 import type { Enclosure } from './enclosure.ts';
 import { Output } from './output.ts';
+import { recordedXattrs } from './xattrs.ts';
 
 const PIECE = 256 * 1024;
 const WHITEOUT = '.wh.';

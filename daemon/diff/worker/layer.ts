@@ -11,7 +11,8 @@ import { invalidArgument, messageOf, resourceExhausted, RpcError, unknown } from
 import { displayName, type Entry, type EntryKind } from '../archive/entry.ts';
 import type { ArchiveSink } from '../archive/reader.ts';
 import { type Limits, NAME_BYTES } from '../limits.ts';
-import { type Folder, setXattrs, type Tree } from './tree.ts';
+import type { Folder, Tree } from './tree.ts';
+import { setXattrs } from './xattrs.ts';
 
 /** Marks of the image specification (opencontainers/image-spec, layer.md, "Whiteouts"), which come from aufs. */
 const WHITEOUT = '.wh.';

@@ -17,7 +17,7 @@ const FILES = 3;
 async function main([folder]: readonly string[]): Promise<void> {
   if (folder === undefined) throw new Error('usage: differ FOLDER');
   process.umask(0);
-  const enclosure = new Enclosure(folder);
+  const enclosure = await Enclosure.open(folder);
   const lines = createInterface({ input: process.stdin });
   // At once, not when the job is done: whoever asked for it has gone.
   process.stdin.once('end', () => process.exit(0));

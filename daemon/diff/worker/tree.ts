@@ -13,7 +13,6 @@ import {
   type Attributes,
   type ByteString,
   getXattr,
-  listXattrs,
   lstat,
   mknod,
   S_IF,
@@ -23,6 +22,7 @@ import {
 } from '../../../native/native.ts';
 import { invalidArgument } from '../../../ttrpc/errors.ts';
 import { displayName } from '../archive/entry.ts';
+import { setXattrs, xattrsOf } from './xattrs.ts';
 
 /** As many links as the kernel follows on its way to a file (MAXSYMLINKS, path_resolution(7)). */
 const MOST_LINKS = 40;
@@ -295,36 +295,6 @@ export class Tree {
     this.#folders.clear();
     this.#folders.set('', this.#hasLower && getXattr(ROOT, OPAQUE) === undefined);
   }
-}
-
-/** Sets extended attributes; those that the filesystem does not have, or not for this kind of file, are left out. */
-export function setXattrs(path: ByteString, xattrs: ReadonlyMap<ByteString, Uint8Array>): void {
-  for (const [name, value] of xattrs) {
-    if (isBookkeeping(name)) continue;
-    try {
-      setXattr(path, name, value);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      // Only files and folders have attributes of users (xattr(7)).
-      if (code !== 'ENOTSUP' && !(code === 'EPERM' && name.startsWith('user.'))) throw error;
-    }
-  }
-}
-
-/** The extended attributes of a file, without those by which overlayfs keeps its books. */
-export function xattrsOf(path: ByteString): Map<ByteString, Uint8Array> {
-  const xattrs = new Map<ByteString, Uint8Array>();
-  for (const name of listXattrs(path)) {
-    if (isBookkeeping(name)) continue;
-    const value = getXattr(path, name);
-    if (value !== undefined) xattrs.set(name, value);
-  }
-  return xattrs;
-}
-
-/** Taken from an archive, they would let a layer rearrange the layers below it. */
-function isBookkeeping(name: ByteString): boolean {
-  return name.startsWith('trusted.overlay.') || name.startsWith('user.overlay.');
 }
 
 function impliedFolder(): Attributes {
