@@ -62,17 +62,18 @@ class Snapshot : public Subvolume {
 
 class ReadOnly : public Subvolume {
  public:
-  explicit ReadOnly(std::string path) : path_(std::move(path)) {}
+  ReadOnly(std::string path, bool is_on) : path_(std::move(path)), is_on_(is_on) {}
   bool run() override {
     uint64_t flags = 0;
     if (!act(path_, BTRFS_IOC_SUBVOL_GETFLAGS, &flags, "BTRFS_IOC_SUBVOL_GETFLAGS")) return false;
-    if ((flags & BTRFS_SUBVOL_RDONLY) != 0) return true;
-    flags |= BTRFS_SUBVOL_RDONLY;
+    if (((flags & BTRFS_SUBVOL_RDONLY) != 0) == is_on_) return true;
+    flags ^= BTRFS_SUBVOL_RDONLY;
     return act(path_, BTRFS_IOC_SUBVOL_SETFLAGS, &flags, "BTRFS_IOC_SUBVOL_SETFLAGS");
   }
 
  private:
   const std::string path_;
+  const bool is_on_;
 };
 
 class Delete : public Subvolume {
@@ -104,10 +105,11 @@ napi_value snapshot_subvolume(Call& call) {
                     std::make_unique<Snapshot>(std::move(from), std::move(folder), std::move(name), is_read_only));
 }
 
-napi_value make_read_only(Call& call) {
+napi_value set_read_only(Call& call) {
   std::string path = call.text(0);
+  const bool is_on = call.flag(1);
   if (call.rejected()) return nullptr;
-  return Job::start(call, 1, std::make_unique<ReadOnly>(std::move(path)));
+  return Job::start(call, 2, std::make_unique<ReadOnly>(std::move(path), is_on));
 }
 
 napi_value delete_subvolume(Call& call) {
@@ -134,7 +136,7 @@ napi_value subvolume_id(Call& call) {
 void define_subvolume(napi_env env, napi_value exports) {
   define<create_subvolume>(env, exports, "createSubvolume");
   define<snapshot_subvolume>(env, exports, "snapshotSubvolume");
-  define<make_read_only>(env, exports, "makeSubvolumeReadOnly");
+  define<set_read_only>(env, exports, "setSubvolumeReadOnly");
   define<delete_subvolume>(env, exports, "deleteSubvolume");
   define<subvolume_id>(env, exports, "subvolumeId");
 }

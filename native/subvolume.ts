@@ -16,9 +16,13 @@ export async function snapshotSubvolume(
   await run((cancel) => addon().snapshotSubvolume(from, folder, name, readOnly, cancel));
 }
 
-/** Lets nothing change the subvolume at `path` any more, not even what has it mounted. @throws the kernel's error */
-export async function makeSubvolumeReadOnly(path: string): Promise<void> {
-  await run((cancel) => addon().makeSubvolumeReadOnly(path, cancel));
+/**
+ * Lets nothing change the subvolume at `path` any more, not even what has it mounted, or lets it be changed again.
+ *
+ * @throws the kernel's error
+ */
+export async function setSubvolumeReadOnly(path: string, on: boolean): Promise<void> {
+  await run((cancel) => addon().setSubvolumeReadOnly(path, on, cancel));
 }
 
 /** Deletes a subvolume with all it holds. @throws ENOTEMPTY when it holds another subvolume, ENOENT */

@@ -3,8 +3,8 @@ import { chmod, mkdir, readFile, realpath } from 'node:fs/promises';
 import {
   createSubvolume,
   deleteSubvolume,
-  makeSubvolumeReadOnly,
   removeTree,
+  setSubvolumeReadOnly,
   snapshotSubvolume,
   statfsType,
   subvolumeId,
@@ -60,7 +60,7 @@ export class Btrfs implements Backend {
   }
 
   seal(id: number): Promise<void> {
-    return makeSubvolumeReadOnly(this.#folder(id));
+    return setSubvolumeReadOnly(this.#folder(id), true);
   }
 
   hasFolder(): boolean {
@@ -75,6 +75,7 @@ export class Btrfs implements Backend {
       if (code === 'ENOENT') return;
       // It holds subvolumes that were made inside; a folder is none at all.
       if (code !== 'ENOTEMPTY' && code !== 'EINVAL') throw error;
+      if (code === 'ENOTEMPTY') await setSubvolumeReadOnly(this.#folder(id), false);
       await removeTree(this.#folder(id), signal);
     }
   }

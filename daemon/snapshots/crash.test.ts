@@ -86,7 +86,7 @@ for (const name of ['overlayfs', 'native', 'btrfs'] as const) {
           }
           const ancestors: string[] = [];
           for (let key = info.parent; key !== ''; key = there.get(key)!.parent) ancestors.push(key);
-          stage.within(snapshotter.mounts(namespace, info.name), (path) => {
+          await stage.within(snapshotter.mounts(namespace, info.name), (path) => {
             for (const ancestor of ancestors) checkLayer(path, ancestor);
           });
         }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { getXattr, S_IF, setAttributes, setXattr } from '../../native/native.ts';
+import { createSubvolume, getXattr, S_IF, setAttributes, setXattr } from '../../native/native.ts';
 import { Code } from '../../ttrpc/errors.ts';
 import { Btrfs } from './btrfs.ts';
 import { Native } from './native.ts';
@@ -52,7 +52,7 @@ for (const { name, open, filesystem } of backends) {
         });
         await layer(stage, 'three', 'two', (path) => writeFileSync(join(path, 'new'), 'three'));
         const mounts = await snapshotter.prepare(namespace, 'box', 'three');
-        stage.within(mounts, (path) => {
+        await stage.within(mounts, (path) => {
           const files = readdirSync(path).map((file) => [file, readFileSync(join(path, file), 'utf8')]);
           assert.deepEqual(files, [
             ['changed', 'two'],
@@ -70,7 +70,7 @@ for (const { name, open, filesystem } of backends) {
         });
         assert.deepEqual(snapshotter.mounts(namespace, 'box'), mounts);
         for (const parent of ['one', 'two', 'three']) {
-          stage.within(await snapshotter.view(namespace, `view of ${parent}`, parent), (path) => {
+          await stage.within(await snapshotter.view(namespace, `view of ${parent}`, parent), (path) => {
             assert.equal(readFileSync(join(path, 'kept'), 'utf8'), 'one');
             assert.throws(() => writeFileSync(join(path, 'x'), ''), { code: 'EROFS' });
           });
@@ -79,11 +79,11 @@ for (const { name, open, filesystem } of backends) {
 
     test('on nothing are empty, a view too', () =>
       staged(async (stage) => {
-        stage.within(await stage.snapshotter.prepare(namespace, 'active', ''), (path) => {
+        await stage.within(await stage.snapshotter.prepare(namespace, 'active', ''), (path) => {
           assert.deepEqual(readdirSync(path), []);
           assert.equal(lstatSync(path).mode & 0o777, 0o755);
         });
-        stage.within(await stage.snapshotter.view(namespace, 'view', ''), (path) => {
+        await stage.within(await stage.snapshotter.view(namespace, 'view', ''), (path) => {
           assert.throws(() => writeFileSync(join(path, 'x'), ''), { code: 'EROFS' });
         });
       }));
@@ -162,7 +162,7 @@ for (const { name, open, filesystem } of backends) {
         const one = await snapshotter.usage(namespace, 'one');
         assert.equal(one.inodes, 2n);
         assert.ok(one.size >= 1n << 20n && one.size < (1n << 20n) + 65_536n, String(one.size));
-        stage.within(await snapshotter.prepare(namespace, 'box', 'one'), (path) => {
+        await stage.within(await snapshotter.prepare(namespace, 'box', 'one'), (path) => {
           writeFileSync(join(path, 'a'), big);
           writeFileSync(join(path, 'b'), '');
         });
@@ -224,3 +224,22 @@ function fill(path: string): void {
     { code: 'ENOSPC' },
   );
 }
+
+describe('snapshots of btrfs', { skip: !LoopFilesystem.canMake('btrfs') && 'mkfs.btrfs is missing' }, () => {
+  test('go with the subvolumes that were made inside, and are sealed by their commit', async () => {
+    using loop = new LoopFilesystem('btrfs');
+    await using stage = new Stage('btrfs', (root) => Btrfs.open(root), loop.path);
+    const snapshotter = await stage.open();
+    const mounts = await snapshotter.prepare(namespace, 'active', '');
+    await stage.within(mounts, async (path) => {
+      await createSubvolume(path, 'nested');
+      writeFileSync(join(path, 'nested/file'), '');
+    });
+    const { id } = snapshotter.tree.get(namespace, 'active');
+    await snapshotter.commit(namespace, 'one', 'active');
+    assert.throws(() => writeFileSync(join(stage.root, String(id), 'late'), ''), { code: 'EROFS' });
+    await snapshotter.remove(namespace, 'one');
+    await snapshotter.cleanup();
+    assert.deepEqual(readdirSync(stage.root), []);
+  });
+});

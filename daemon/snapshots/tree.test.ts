@@ -186,7 +186,7 @@ describe('snapshots', () => {
       const mounts = await stage.snapshotter.prepare(namespace, 'box', 'layer-120');
       const { length } = mounts[0]!.options.join(',');
       assert.ok(length > 4096, `options of ${length} bytes fit as they are`);
-      stage.within(mounts, (path) => assert.equal(readdirSync(path).length, 120));
+      await stage.within(mounts, (path) => assert.equal(readdirSync(path).length, 120));
     }),
   );
 });

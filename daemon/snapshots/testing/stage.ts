@@ -85,12 +85,12 @@ export class Stage {
   }
 
   /** Mounts, lets `look` see it, and unmounts. */
-  within<T>(mounts: readonly Mount[], look: (path: string) => T): T {
+  async within<T>(mounts: readonly Mount[], look: (path: string) => T | Promise<T>): Promise<T> {
     const target = join(this.directory, `mount-${(this.#mounted += 1)}`);
     mkdirSync(target);
     mountOn(mounts, target);
     try {
-      return look(target);
+      return await look(target);
     } finally {
       unmount(target, constants.MNT_DETACH);
       rmSync(target, { recursive: true });
@@ -138,6 +138,6 @@ export async function layer(
   parent: string,
   change: (path: string) => void,
 ): Promise<void> {
-  stage.within(await stage.snapshotter.prepare(namespace, `${name}-active`, parent), change);
+  await stage.within(await stage.snapshotter.prepare(namespace, `${name}-active`, parent), change);
   await stage.snapshotter.commit(namespace, name, `${name}-active`);
 }
