@@ -1,5 +1,4 @@
 import {
-  ContentDefinition,
   WriteAction,
   type WriteContentRequest,
   type WriteContentResponse,
@@ -23,12 +22,13 @@ import { pack } from '../events/pack.ts';
 import { leaseOf, namespaceOf } from '../grpc/context.ts';
 import { type Service, service } from '../grpc/server.ts';
 import type { Namespace } from '../identifiers.ts';
+import { definition } from './content-wire.ts';
 
 /** Infos in one message of a list. */
 const BLOCK = 100;
 
 export function contentService(content: NamespacedContent, exchange: Pick<Exchange, 'publish'>): Service {
-  return service(ContentDefinition, {
+  return service(definition, {
     info: async ({ digest }, context) => ({
       info: content.info(namespaceOf(context), parseDigest(digest)),
     }),
