@@ -88,7 +88,7 @@ export class NamespacedContent {
    * Reads content whole.
    *
    * @param limit bytes at most; manifests and configurations are small
-   * @throws RpcError as `openBlob`; FailedPrecondition is never thrown: larger content is InvalidArgument
+   * @throws RpcError as `openBlob`, InvalidArgument for larger content
    */
   async read(namespace: Namespace, digest: Digest, limit: number): Promise<Buffer> {
     await using blob = await this.openBlob(namespace, digest);

@@ -1,5 +1,5 @@
 /** What the disk says when it refuses, as the failure that callers are told. */
-import { type RpcError, RpcError as Failure, internal, resourceExhausted } from '../../ttrpc/errors.ts';
+import { RpcError, internal, resourceExhausted } from '../../ttrpc/errors.ts';
 
 /** No blocks, no inodes (ENOSPC for both), or the quota is used up. */
 const FULL: ReadonlySet<string | undefined> = new Set(['ENOSPC', 'EDQUOT']);
@@ -10,7 +10,7 @@ const FULL: ReadonlySet<string | undefined> = new Set(['ENOSPC', 'EDQUOT']);
  * @param action what was being done: `write`
  */
 export function storageError(action: string, path: string, error: unknown): RpcError {
-  if (error instanceof Failure) return error;
+  if (error instanceof RpcError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
   if (FULL.has(code)) return resourceExhausted(`${action} ${path}: no space left on device`, error);
   return internal(`${action} ${path}: ${message}`, error);

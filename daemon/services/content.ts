@@ -5,7 +5,7 @@ import {
 } from '../../proto/gen/containerd/services/content.ts';
 import { ContentDelete } from '../../proto/gen/containerd/events/content.ts';
 import {
-  RpcError as Failure,
+  RpcError,
   alreadyExists,
   invalidArgument,
   isCode,
@@ -72,7 +72,7 @@ export function contentService(content: NamespacedContent, exchange: Pick<Exchan
         return { status: statusMessage(await content.status(namespace, ref)) };
       } catch (error) {
         const { code, message } = toRpcError(error);
-        throw new Failure(code, `could not get status for ref ${JSON.stringify(ref)}: ${message}`, {
+        throw new RpcError(code, `could not get status for ref ${JSON.stringify(ref)}: ${message}`, {
           cause: error,
         });
       }
