@@ -14,6 +14,7 @@ interface Addon {
   setNonblock(fd: number, on: boolean): void;
   pipe(): { read: number; write: number };
   setPipeSize(fd: number, bytes: number): number;
+  unreadBytes(fd: number): number;
   splice(from: number, to: number, length: number): number | undefined;
   flock(fd: number, exclusive: boolean): boolean;
   eventfd(): number;

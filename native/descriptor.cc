@@ -1,6 +1,7 @@
 // Descriptors: flags, pipes, splice, locks.
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <sys/ioctl.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
@@ -41,6 +42,14 @@ napi_value set_pipe_size(Call& call) {
   const int size = fcntl(fd, F_SETPIPE_SZ, bytes);
   if (size < 0) return call.fail("fcntl");
   return call.number(size);
+}
+
+napi_value unread_bytes(Call& call) {
+  const int fd = call.integer(0);
+  if (call.rejected()) return nullptr;
+  int bytes = 0;
+  if (ioctl(fd, FIONREAD, &bytes) < 0) return call.fail("ioctl");
+  return call.number(bytes);
 }
 
 napi_value splice_some(Call& call) {
@@ -88,6 +97,7 @@ void define_descriptor(napi_env env, napi_value exports) {
   define<set_nonblock>(env, exports, "setNonblock");
   define<make_pipe>(env, exports, "pipe");
   define<set_pipe_size>(env, exports, "setPipeSize");
+  define<unread_bytes>(env, exports, "unreadBytes");
   define<splice_some>(env, exports, "splice");
   define<lock_file>(env, exports, "flock");
   define<make_eventfd>(env, exports, "eventfd");

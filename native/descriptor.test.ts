@@ -14,7 +14,17 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { closeRange, eventfd, flock, pipe, setCloexec, setNonblock, setPipeSize, splice } from './native.ts';
+import {
+  closeRange,
+  eventfd,
+  flock,
+  pipe,
+  setCloexec,
+  setNonblock,
+  setPipeSize,
+  splice,
+  unreadBytes,
+} from './native.ts';
 
 const descriptors = () => readdirSync('/proc/self/fd').length;
 
@@ -122,4 +132,18 @@ test('a descriptor that is not open is EBADF by name', () => {
   assert.throws(() => flock(-1, true), { ...bad, syscall: 'flock' });
   assert.throws(() => splice(-1, -1, 1), { ...bad, syscall: 'splice' });
   assert.throws(() => closeRange(-1), { ...bad, syscall: 'close_range' });
+});
+
+test('both ends of a pipe tell how much of it is unread', () => {
+  const { read, write } = pipe();
+  try {
+    assert.equal(unreadBytes(read), 0);
+    writeSync(write, 'twelve bytes');
+    assert.equal(unreadBytes(read), 12);
+    assert.equal(unreadBytes(write), 12);
+  } finally {
+    closeSync(read);
+    closeSync(write);
+  }
+  assert.throws(() => unreadBytes(read), { code: 'EBADF', syscall: 'ioctl' });
 });

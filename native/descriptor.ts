@@ -28,6 +28,11 @@ export function setPipeSize(fd: number, bytes: number): number {
   return addon().setPipeSize(fd, bytes);
 }
 
+/** How many bytes a pipe or FIFO holds that nobody has read yet; either end can be asked (FIONREAD, ioctl(2)). */
+export function unreadBytes(fd: number): number {
+  return addon().unreadBytes(fd);
+}
+
 /**
  * Moves up to `length` bytes between two descriptors inside the kernel; one of them must be a pipe or FIFO. Never blocks on a
  * pipe; the other side blocks unless it is O_NONBLOCK, a terminal's master in particular (splice(2)).

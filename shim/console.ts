@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { acceptUnix, listenUnix, receiveFd, setWindowSize, type WindowSize } from '../native/native.ts';
 import { internal } from '../ttrpc/errors.ts';
 import { Descriptor } from './descriptor.ts';
-import { closeInlet, closeOutlet, type Inlet, type Outlet } from './fifo.ts';
+import { closeInlet, closeOutlet, taken, type Inlet, type Outlet } from './fifo.ts';
 import { LINGER_MS } from './output.ts';
 import { Pump } from './pump.ts';
 import type { HandedStdio } from './runc.ts';
@@ -38,6 +38,10 @@ export class Console implements ProcessStdio {
     this.#folder = socketFolder(bundle);
     this.consoleSocket = join(this.#folder, 'pty.sock');
     this.#listening = new Descriptor(listenUnix(this.consoleSocket, 1));
+  }
+
+  get taken(): Promise<void> {
+    return this.#closed.promise;
   }
 
   spawned(): void {}
@@ -82,7 +86,9 @@ export class Console implements ProcessStdio {
   /**
    * A process that closes its terminal ends the output, but may live on. It keeps its master: losing that would be a SIGHUP.
    */
-  #outputEnded(): void {
+  async #outputEnded(): Promise<void> {
+    const { writer } = this.#outlet;
+    if (this.#hasExited && this.#outlet.delivered === undefined && writer.isOpen) await taken(writer);
     closeOutlet(this.#outlet);
     if (this.#hasExited) this.close();
   }

@@ -1,4 +1,4 @@
-import { existsSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { getPid } from '../native/native.ts';
 import type { CreateTaskRequest, ExecProcessRequest } from '../proto/gen/containerd/task/v2.ts';
@@ -67,6 +67,7 @@ export class Container {
         runc: this.#runc,
         reaper: surroundings.reaper,
         criuWorkPath: this.#options.criuWorkPath,
+        hasPoststopHooks: this.#spec.hasPoststopHooks,
         onExit: (exit) => {
           this.#exitTold = this.#initExited(exit);
         },
@@ -192,7 +193,8 @@ export class Container {
     const { shimCgroup } = this.#options;
     if (shimCgroup !== '') joinCgroup(shimCgroup, getPid());
     const optionsFile = join(this.bundle, OPTIONS_FILE);
-    if (request.options !== undefined && !existsSync(optionsFile)) {
+    // The daemon's own, where there are some, or those of the last attempt: `delete` needs the ones that were used.
+    if (request.options !== undefined) {
       writeFileSync(optionsFile, Any.encode(request.options).finish(), { mode: 0o600 });
     }
     await mountRootfs(request.rootfs, this.#rootfs, reaper);
@@ -263,6 +265,9 @@ export class Container {
     }
     this.#oom?.check();
     this.#oom?.close();
+    this.init.release();
+    await this.init.outputTaken;
+    this.init.tell(exit);
     await this.init.startsAnswered;
     const acknowledged = publisher.publish(event.exited(this.id, this.id, exit));
     void acknowledged.then(() => this.#recordPublished(exit));

@@ -80,7 +80,9 @@ export class ExecProcess extends ContainerProcess {
       });
       const pid = readPid(pidFile);
       void expectation.exitOf(pid).then((exit) => {
-        if (this.ended(exit)) onExit(exit);
+        if (!this.ended(exit)) return;
+        this.tell(exit);
+        onExit(exit);
       });
       this.connect(stdio, pid);
       return pid;

@@ -1,6 +1,6 @@
-import { constants, fstatSync, openSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { setNonblock } from '../native/native.ts';
+import { setNonblock, unreadBytes } from '../native/native.ts';
 import { deadlineExceeded, invalidArgument, messageOf } from '../ttrpc/errors.ts';
 import { Descriptor } from './descriptor.ts';
 
@@ -8,6 +8,8 @@ const { O_APPEND, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 
 /** How long a client may take to open its end of a FIFO. */
 const READER_TIMEOUT_MS = 10_000;
+/** How long the news of an exit waits for a client to read the last output. */
+const TAKEN_TIMEOUT_MS = 2_000;
 const FIRST_PAUSE_MS = 2;
 const LONGEST_PAUSE_MS = 50;
 
@@ -42,6 +44,43 @@ export async function openOutlet(path: string, signal: AbortSignal): Promise<Out
   } catch (error) {
     writer.close();
     throw error;
+  }
+}
+
+/**
+ * Resolves when the client has read all that the FIFO holds, when no client is left, or after 2 s.
+ *
+ * ctr 1.6 stops reading as soon as it hears of the end of a container (Task.Delete closes the streams before it waits for them), and
+ * so loses what it has not read by then. The news waits for it.
+ *
+ * @param keeper closed here: from then on a client that has left is told from one that is slow
+ */
+export async function taken(keeper: Descriptor): Promise<void> {
+  if (unreadBytes(keeper.fd) === 0) return;
+  const writer = openSync(`/proc/self/fd/${keeper.fd}`, O_WRONLY | O_NONBLOCK);
+  keeper.close();
+  try {
+    const deadline = performance.now() + TAKEN_TIMEOUT_MS;
+    for (
+      let pause = 1;
+      unreadBytes(writer) > 0 && hasReader(writer);
+      pause = Math.min(pause * 2, LONGEST_PAUSE_MS)
+    ) {
+      if (performance.now() > deadline) return;
+      await sleep(pause);
+    }
+  } finally {
+    closeSync(writer);
+  }
+}
+
+/** A FIFO without a reader cannot be opened for writing without waiting for one (ENXIO, fifo(7)). */
+function hasReader(fd: number): boolean {
+  try {
+    closeSync(openSync(`/proc/self/fd/${fd}`, O_WRONLY | O_NONBLOCK));
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -18,7 +18,9 @@ export interface InitContext {
   readonly reaper: Reaper;
   /** Where criu keeps its logs; a folder of the bundle when empty. */
   readonly criuWorkPath: string;
-  /** Called once, when the init has ended. */
+  /** They run when the container is deleted, which is then not to be done early. */
+  readonly hasPoststopHooks: boolean;
+  /** Called once, when the init has ended. Clients are told by it. */
   readonly onExit: (exit: Exit) => void;
 }
 
@@ -28,6 +30,8 @@ export class InitProcess extends ContainerProcess {
   readonly #context: InitContext;
   /** The image that `start` restores the container from, if it is to be restored. */
   readonly #checkpoint: string | undefined;
+  /** Whether the runtime has removed the container already. */
+  #released: Promise<boolean> | undefined;
 
   constructor(context: InitContext, request: StdioRequest, checkpoint: string) {
     super(context.id, request);
@@ -122,10 +126,30 @@ export class InitProcess extends ContainerProcess {
       if (isAlive) await this.exited;
       else if (before.status === 'created') this.abandonOutput();
       await this.settle();
-      await this.#context.runc.delete({ force: isAlive });
+      await this.#remove(isAlive);
       this.current = deleted(demand(this.current, 'delete', 'created', 'stopped'));
       if (this.exit === undefined) this.neverRan(notFound('the container was deleted before it ran'));
     });
+  }
+
+  /**
+   * Has the runtime remove what it keeps of the container, which has ended, while clients hear of the end: most delete it next, and
+   * need not wait then. A failure is met again by `delete`.
+   */
+  release(): void {
+    if (this.#context.hasPoststopHooks) return;
+    this.#released = this.queue.run(async () => {
+      if (this.current.status !== 'stopped') return false;
+      await this.#context.runc.delete();
+      return true;
+    });
+    this.#released.catch(() => {});
+  }
+
+  async #remove(isAlive: boolean): Promise<void> {
+    // One that was killed just now has its release behind this in the queue.
+    const isReleased = !isAlive && (await this.#released?.catch(() => false));
+    if (isReleased !== true) await this.#context.runc.delete({ force: isAlive });
   }
 
   /** Runs the runtime so that it makes the init, and learns the pid. */

@@ -1,7 +1,7 @@
 import { fchownSync } from 'node:fs';
 import { pipe } from '../native/native.ts';
 import { Descriptor } from './descriptor.ts';
-import { closeOutlet, type Outlet } from './fifo.ts';
+import { closeOutlet, taken, type Outlet } from './fifo.ts';
 import { Pump } from './pump.ts';
 import type { Handed } from './runc.ts';
 
@@ -23,6 +23,11 @@ export interface Output {
   exited(): void;
   /** Resolves when all that the process wrote is where it should be. Never rejects, and not before `exited`. */
   readonly settled: Promise<void>;
+  /**
+   * Resolves when the client has read what the process itself has written into the client's FIFO, or is not expected to.
+   * Never rejects, and not before `exited`.
+   */
+  readonly taken: Promise<void>;
   /** Gives up what is not delivered. */
   close(): void;
 }
@@ -40,6 +45,7 @@ export const NULL_OUTPUT: Output = {
   started() {},
   exited() {},
   settled: Promise.resolve(),
+  taken: Promise.resolve(),
   close() {},
 };
 
@@ -62,6 +68,10 @@ export class DirectOutput implements Output {
     return this.#outlet.writer.fd;
   }
 
+  get taken(): Promise<void> {
+    return this.#closed.promise;
+  }
+
   spawned(): void {
     this.#outlet.writer.close();
   }
@@ -69,7 +79,9 @@ export class DirectOutput implements Output {
   started(): void {}
 
   exited(): void {
-    this.close();
+    const { keeper } = this.#outlet;
+    if (keeper === undefined || !keeper.isOpen) this.close();
+    else void taken(keeper).finally(() => this.close());
   }
 
   close(): void {
@@ -84,6 +96,7 @@ export class DirectOutput implements Output {
  */
 export class PumpedOutput implements Output {
   readonly settled: Promise<void>;
+  readonly taken = Promise.resolve();
   readonly #outlet: Outlet;
   readonly #input: Descriptor;
   readonly #end: Descriptor;

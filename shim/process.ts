@@ -112,8 +112,17 @@ export abstract class ContainerProcess {
     if (current.status === 'stopped' || current.status === 'deleted') return false;
     this.current = stopped(current, exit);
     this.stdio?.exited();
-    this.#exited.resolve(exit);
     return true;
+  }
+
+  /** Lets everybody who waits for the exit know. */
+  tell(exit: Exit): void {
+    this.#exited.resolve(exit);
+  }
+
+  /** Resolves when the client has read what it is to read before it hears of the exit. */
+  get outputTaken(): Promise<void> {
+    return this.stdio?.taken ?? Promise.resolve();
   }
 
   /**

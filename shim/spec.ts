@@ -6,6 +6,8 @@ import { invalidArgument, messageOf } from '../ttrpc/errors.ts';
 export interface Spec {
   /** The init has a PID namespace of its own, so the kernel ends all other processes with it (pid_namespaces(7)). */
   readonly ownPidNamespace: boolean;
+  /** Programs wait for the container's deletion. */
+  readonly hasPoststopHooks: boolean;
 }
 
 /**
@@ -21,12 +23,14 @@ export function readSpec(bundle: string): Spec {
   } catch (error) {
     throw invalidArgument(`the bundle has no specification: ${messageOf(error)}`, error);
   }
-  const { linux } = parseObject(text, path);
+  const { linux, hooks } = parseObject(text, path);
+  const poststop = isObject(hooks) ? hooks['poststop'] : undefined;
   const namespaces = isObject(linux) && Array.isArray(linux['namespaces']) ? linux['namespaces'] : [];
   return {
     ownPidNamespace: namespaces.some(
       (namespace) => isObject(namespace) && namespace['type'] === 'pid' && !namespace['path'],
     ),
+    hasPoststopHooks: Array.isArray(poststop) && poststop.length > 0,
   };
 }
 

@@ -37,6 +37,8 @@ export interface ProcessStdio {
   resize(size: WindowSize): void;
   /** Resolves when all output is delivered after the end; never rejects. */
   readonly settled: Promise<void>;
+  /** Resolves when the client has read what it is to read before it hears of the end; never rejects. */
+  readonly taken: Promise<void>;
   /** Closes everything now. */
   close(): void;
 }
@@ -189,6 +191,10 @@ class PlainStdio implements ProcessStdio {
     this.#outputs = [...new Set([stdout, stderr])];
     this.handed = [inlet?.reader.fd ?? 'ignore', stdout.handed, stderr.handed];
     this.settled = Promise.all(this.#outputs.map((output) => output.settled)).then(() => undefined);
+  }
+
+  get taken(): Promise<void> {
+    return Promise.all(this.#outputs.map((output) => output.taken)).then(() => undefined);
   }
 
   spawned(): void {
