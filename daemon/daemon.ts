@@ -8,6 +8,7 @@ import { TtrpcServer } from '../ttrpc/server.ts';
 import { type Config, timeout, ttrpcAddress } from './config.ts';
 import { NamespacedContent } from './content/namespaced-content.ts';
 import { ContentStore } from './content/store.ts';
+import { Differ } from './diff/differ.ts';
 import { Exchange } from './events/exchange.ts';
 import { Collector } from './gc/collector.ts';
 import { contentResource, ingestResource } from './gc/content.ts';
@@ -101,6 +102,10 @@ export class Daemon {
     ];
     const collections = new GcScheduler(new Collector(database, collected, log), defaultOptions, log);
     this.#opened.defer(() => collections.close());
+    const diffs = join(config.state, 'diff');
+    mkdirSync(diffs, { recursive: true, mode: 0o711 });
+    const differ = new Differ({ folder: diffs });
+    this.#opened.defer(() => differ.close());
     const tasks = new TaskManager({
       state: config.state,
       addresses: { grpc: config.grpc.address, ttrpc: ttrpcAddress(config) },
@@ -124,6 +129,7 @@ export class Daemon {
       content,
       images,
       snapshotters,
+      differ,
       collections,
       exchange,
       tasks,
@@ -133,6 +139,7 @@ export class Daemon {
     await this.#serveClients(new LoadedPlugins(core, log));
     exchange.serve();
     collections.start();
+    tasks.prepare();
     notify(log, 'READY=1', `MAINPID=${process.pid}`);
     const milliseconds = Math.round(performance.now() - begin);
     log.info({ address: config.grpc.address, pid: process.pid, version, milliseconds }, 'serving');

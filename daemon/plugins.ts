@@ -8,6 +8,7 @@ import { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
 import { messageOf, type RpcError, toRpcError } from '../ttrpc/errors.ts';
 import type { Config } from './config.ts';
 import type { NamespacedContent } from './content/namespaced-content.ts';
+import type { Differ } from './diff/differ.ts';
 import type { Exchange } from './events/exchange.ts';
 import type { GcScheduler } from './gc/scheduler.ts';
 import { type Service, service } from './grpc/server.ts';
@@ -18,6 +19,7 @@ import type { MetadataStore } from './metadata/store.ts';
 import type { TaskManager } from './runtime/manager.ts';
 import { containersService } from './services/containers.ts';
 import { contentService } from './services/content.ts';
+import { diffService } from './services/diff.ts';
 import { eventsService } from './services/events.ts';
 import { healthService } from './services/health.ts';
 import { imagesService } from './services/images.ts';
@@ -37,6 +39,7 @@ export interface Core {
   readonly content: NamespacedContent;
   readonly images: ImageStore;
   readonly snapshotters: Snapshotters;
+  readonly differ: Differ;
   readonly collections: GcScheduler;
   readonly exchange: Exchange;
   readonly tasks: TaskManager;
@@ -46,6 +49,7 @@ export interface Core {
 
 const Type = {
   Content: 'io.containerd.content.v1',
+  Differ: 'io.containerd.differ.v1',
   Event: 'io.containerd.event.v1',
   Gc: 'io.containerd.gc.v1',
   Metadata: 'io.containerd.metadata.v1',
@@ -91,6 +95,7 @@ export const table: readonly Plugin[] = [
     exports: ({ root }) => ({ root: join(root, 'content') }),
   },
   ...snapshotterNames.map(snapshotter),
+  { type: Type.Differ, id: 'walking', requires: [Type.Metadata], native: true },
   {
     // Clients look for the metadata store under this name, whatever it is made of.
     type: Type.Metadata,
@@ -108,6 +113,7 @@ export const table: readonly Plugin[] = [
   { type: Type.Gc, id: 'scheduler', requires: [Type.Metadata] },
   { type: Type.Service, id: 'containers-service', requires: [Type.Event, Type.Metadata] },
   { type: Type.Service, id: 'content-service', requires: [Type.Event, Type.Metadata] },
+  { type: Type.Service, id: 'diff-service', requires: [Type.Differ] },
   { type: Type.Service, id: 'images-service', requires: [Type.Metadata, Type.Gc] },
   { type: Type.Service, id: 'introspection-service', requires: [] },
   { type: Type.Service, id: 'leases-service', requires: [Type.Metadata, Type.Gc] },
@@ -125,6 +131,12 @@ export const table: readonly Plugin[] = [
     id: 'content',
     requires: [Type.Service],
     serve: ({ content, exchange }) => contentService(content, exchange),
+  },
+  {
+    type: Type.Grpc,
+    id: 'diff',
+    requires: [Type.Service],
+    serve: ({ differ, content }) => diffService(differ, content),
   },
   { type: Type.Grpc, id: 'events', requires: [Type.Event], serve: ({ exchange }) => eventsService(exchange) },
   {
