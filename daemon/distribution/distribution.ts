@@ -1,0 +1,104 @@
+/** Moving images: what all transfers of the daemon share, and what one of them has. */
+import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
+import { Code, isCode } from '../../ttrpc/errors.ts';
+import type { NamespacedContent } from '../content/namespaced-content.ts';
+import type { Differ } from '../diff/differ.ts';
+import type { Namespace } from '../identifiers.ts';
+import type { Image, ImageStore } from '../images/store.ts';
+import type { LeaseStore } from '../metadata/leases.ts';
+import type { Snapshotters } from '../snapshots/snapshotters.ts';
+import type { Report } from './progress.ts';
+import { Places, Turns } from './turns.ts';
+
+/** Layers that are under way at a time, in the whole daemon. */
+const PLACES = 6;
+/** Milliseconds after which what a dead daemon has left is free to be collected. */
+const LEASE_LIFE = 24 * 60 * 60 * 1000;
+
+export interface Stores {
+  readonly content: NamespacedContent;
+  readonly images: ImageStore;
+  readonly leases: LeaseStore;
+  readonly snapshotters: Snapshotters;
+  readonly differ: Differ;
+}
+
+/** One transfer. */
+export interface Session {
+  readonly namespace: Namespace;
+  /** Holds what is created until an image does. */
+  readonly lease: string | undefined;
+  readonly signal: AbortSignal;
+  readonly report: Report;
+}
+
+export class Distribution implements Stores {
+  readonly content: NamespacedContent;
+  readonly images: ImageStore;
+  readonly leases: LeaseStore;
+  readonly snapshotters: Snapshotters;
+  readonly differ: Differ;
+  readonly downloads = new Turns();
+  readonly unpacking = new Turns();
+  readonly places = new Places(PLACES);
+
+  constructor({ content, images, leases, snapshotters, differ }: Stores) {
+    this.content = content;
+    this.images = images;
+    this.leases = leases;
+    this.snapshotters = snapshotters;
+    this.differ = differ;
+  }
+
+  /** Runs under the session's lease, or one that is made for the time. */
+  async leased<T>(session: Session, action: (session: Session) => Promise<T>): Promise<T> {
+    if (session.lease !== undefined) return action(session);
+    const { namespace } = session;
+    const expire = new Date(Date.now() + LEASE_LIFE).toISOString();
+    const { id } = await this.leases.create(namespace, '', { 'containerd.io/gc.expire': expire });
+    try {
+      return await action({ ...session, lease: id });
+    } finally {
+      await this.leases.delete(namespace, id).catch(ignoreMissing);
+    }
+  }
+
+  /** Gives a name to content, also one that names something else by now. */
+  async name(
+    { namespace, lease, report }: Session,
+    name: string,
+    target: Descriptor,
+    labels: Image['labels'] = {},
+  ): Promise<Image> {
+    const image = await this.#name(namespace, lease, { name, target, labels });
+    report({ event: 'saved', name, desc: target });
+    return image;
+  }
+
+  async #name(
+    namespace: Namespace,
+    lease: string | undefined,
+    image: Pick<Image, 'name' | 'target' | 'labels'>,
+  ): Promise<Image> {
+    for (;;) {
+      try {
+        return await this.images.create(namespace, image, lease);
+      } catch (error) {
+        if (!isCode(error, Code.AlreadyExists)) throw error;
+      }
+      try {
+        return await this.images.update(namespace, image, ['target', ...labelPaths(image.labels)]);
+      } catch (error) {
+        ignoreMissing(error);
+      }
+    }
+  }
+}
+
+function labelPaths(labels: Image['labels']): string[] {
+  return Object.keys(labels).map((key) => `labels.${key}`);
+}
+
+function ignoreMissing(error: unknown): void {
+  if (!isCode(error, Code.NotFound)) throw error;
+}

@@ -1,0 +1,130 @@
+/** HTTP to one registry host: connections, their TLS, redirects. */
+import { getCACertificates } from 'node:tls';
+import type { IncomingHttpHeaders } from 'node:http';
+import type { Readable } from 'node:stream';
+import { Agent, type Dispatcher, request } from 'undici';
+import { Code } from '../../ttrpc/errors.ts';
+import { RegistryError, connectionError } from './retry.ts';
+
+export interface Tls {
+  readonly ca: readonly Buffer[];
+  readonly client: readonly { readonly cert: Buffer; readonly key: Buffer }[];
+  readonly skipVerify: boolean;
+}
+
+export interface Headers {
+  readonly [name: string]: string;
+}
+
+export interface Call {
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  readonly url: URL;
+  readonly headers: Headers;
+  readonly body?: Buffer | Readable;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  /** To be read to its end or destroyed. */
+  readonly body: Readable;
+  /** Where the answer came from, after redirects. */
+  readonly url: URL;
+}
+
+const MAX_REDIRECTS = 10;
+const REDIRECTS = new Set([301, 302, 303, 307, 308]);
+/** Milliseconds. A body may take any time as long as some of it arrives within this. */
+const CONNECT_TIMEOUT = 15_000;
+const IDLE_TIMEOUT = 60_000;
+
+export class Transport {
+  readonly #agent: Agent;
+
+  constructor(tls?: Tls) {
+    this.#agent = new Agent({
+      connect: { timeout: CONNECT_TIMEOUT, ...(tls && tlsOptions(tls)) },
+      headersTimeout: IDLE_TIMEOUT,
+      bodyTimeout: IDLE_TIMEOUT,
+      connections: 16,
+    });
+  }
+
+  /**
+   * Sends a request. GET and HEAD follow redirects; credentials stay with the host they are for.
+   *
+   * @throws RegistryError when there is no answer, or redirects lead nowhere; what the signal was aborted with
+   */
+  async send(call: Call): Promise<Answer> {
+    let { url, headers } = call;
+    for (let redirects = 0; ; redirects += 1) {
+      const answer = await this.#once({ ...call, url, headers });
+      const { location } = answer.headers;
+      const follows = call.method === 'GET' || call.method === 'HEAD';
+      if (!follows || !REDIRECTS.has(answer.status) || location === undefined) return { ...answer, url };
+      answer.body.destroy();
+      if (redirects === MAX_REDIRECTS) {
+        throw new RegistryError(
+          Code.Unavailable,
+          `${describe(call)}: redirected more than ${MAX_REDIRECTS} times`,
+        );
+      }
+      const next = locationOf(location, url);
+      if (next === undefined || !/^https?:$/.test(next.protocol))
+        throw new RegistryError(Code.Unavailable, `${describe(call)}: redirected to a malformed address`);
+      if (next.origin !== url.origin) headers = withoutCredentials(headers);
+      url = next;
+    }
+  }
+
+  async #once(call: Call): Promise<Omit<Answer, 'url'>> {
+    const { url, method, headers, body, signal } = call;
+    const options = {
+      dispatcher: this.#agent,
+      method: method as Dispatcher.HttpMethod,
+      headers,
+      ...(body && { body }),
+      ...(signal && { signal }),
+    };
+    try {
+      const { statusCode, headers, body } = await request(url, options);
+      // What is destroyed early must not end the process.
+      body.on('error', () => undefined);
+      return { status: statusCode, headers, body };
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw connectionError(describe(call), error);
+    }
+  }
+
+  /** Ends all connections; what is under way fails. */
+  async close(): Promise<void> {
+    await this.#agent.destroy();
+  }
+}
+
+/** For messages: queries may hold signatures. */
+export function describe({ method, url }: Pick<Call, 'method' | 'url'>): string {
+  return `${method} ${url.origin}${url.pathname}`;
+}
+
+export function locationOf(location: string | string[], base: URL): URL | undefined {
+  const text = Array.isArray(location) ? location[0]! : location;
+  return URL.parse(text, base) ?? undefined;
+}
+
+function withoutCredentials(headers: Headers): Headers {
+  return Object.fromEntries(
+    Object.entries(headers).filter(([name]) => !['authorization', 'cookie'].includes(name.toLowerCase())),
+  );
+}
+
+function tlsOptions({ ca, client, skipVerify }: Tls): object {
+  return {
+    // Given certificates come beside the host's own.
+    ca: [...getCACertificates('default'), ...getCACertificates('system'), ...ca],
+    ...(client.length > 0 && { cert: client.map(({ cert }) => cert), key: client.map(({ key }) => key) }),
+    rejectUnauthorized: !skipVerify,
+  };
+}
