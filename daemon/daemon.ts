@@ -9,6 +9,8 @@ import { type Config, timeout, ttrpcAddress } from './config.ts';
 import { NamespacedContent } from './content/namespaced-content.ts';
 import { ContentStore } from './content/store.ts';
 import { Differ } from './diff/differ.ts';
+import { Distribution } from './distribution/distribution.ts';
+import { Streams } from './distribution/streams.ts';
 import { Exchange } from './events/exchange.ts';
 import { Collector } from './gc/collector.ts';
 import { contentResource, ingestResource } from './gc/content.ts';
@@ -106,6 +108,8 @@ export class Daemon {
     mkdirSync(diffs, { recursive: true, mode: 0o711 });
     const differ = new Differ({ folder: diffs });
     this.#opened.defer(() => differ.close());
+    const { leases } = metadata;
+    const distribution = new Distribution({ content, images, leases, snapshotters, differ });
     const tasks = new TaskManager({
       state: config.state,
       addresses: { grpc: config.grpc.address, ttrpc: ttrpcAddress(config) },
@@ -130,6 +134,8 @@ export class Daemon {
       images,
       snapshotters,
       differ,
+      distribution,
+      streams: new Streams(),
       collections,
       exchange,
       tasks,

@@ -9,6 +9,8 @@ import { messageOf, type RpcError, toRpcError } from '../ttrpc/errors.ts';
 import type { Config } from './config.ts';
 import type { NamespacedContent } from './content/namespaced-content.ts';
 import type { Differ } from './diff/differ.ts';
+import type { Distribution } from './distribution/distribution.ts';
+import type { Streams } from './distribution/streams.ts';
 import type { Exchange } from './events/exchange.ts';
 import type { GcScheduler } from './gc/scheduler.ts';
 import { type Service, service } from './grpc/server.ts';
@@ -27,7 +29,9 @@ import { type ServerIdentity, introspectionService } from './services/introspect
 import { leasesService } from './services/leases.ts';
 import { namespacesService } from './services/namespaces.ts';
 import { snapshotsService } from './services/snapshots.ts';
+import { streamingService } from './services/streaming.ts';
 import { tasksService } from './services/tasks.ts';
+import { transferService } from './services/transfer.ts';
 import { versionService } from './services/version.ts';
 import { type Snapshotters, snapshotterRoot } from './snapshots/snapshotters.ts';
 import { revision, version } from './version.ts';
@@ -40,6 +44,8 @@ export interface Core {
   readonly images: ImageStore;
   readonly snapshotters: Snapshotters;
   readonly differ: Differ;
+  readonly distribution: Distribution;
+  readonly streams: Streams;
   readonly collections: GcScheduler;
   readonly exchange: Exchange;
   readonly tasks: TaskManager;
@@ -55,6 +61,8 @@ const Type = {
   Metadata: 'io.containerd.metadata.v1',
   Runtime: 'io.containerd.runtime.v2',
   Snapshotter: 'io.containerd.snapshotter.v1',
+  Streaming: 'io.containerd.streaming.v1',
+  Transfer: 'io.containerd.transfer.v1',
   Service: 'io.containerd.service.v1',
   Grpc: 'io.containerd.grpc.v1',
 } as const;
@@ -111,6 +119,8 @@ export const table: readonly Plugin[] = [
     exports: ({ root, state }) => ({ root, state: join(state, 'tasks') }),
   },
   { type: Type.Gc, id: 'scheduler', requires: [Type.Metadata] },
+  { type: Type.Streaming, id: 'manager', requires: [Type.Metadata] },
+  { type: Type.Transfer, id: 'local', requires: [Type.Metadata, Type.Differ] },
   { type: Type.Service, id: 'containers-service', requires: [Type.Event, Type.Metadata] },
   { type: Type.Service, id: 'content-service', requires: [Type.Event, Type.Metadata] },
   { type: Type.Service, id: 'diff-service', requires: [Type.Differ] },
@@ -177,10 +187,22 @@ export const table: readonly Plugin[] = [
   },
   {
     type: Type.Grpc,
+    id: 'streaming',
+    requires: [Type.Streaming],
+    serve: ({ streams }) => streamingService(streams),
+  },
+  {
+    type: Type.Grpc,
     id: 'tasks',
     requires: [Type.Service],
     serve: ({ tasks, metadata }) =>
       service(TasksDefinition, tasksService(tasks, metadata.containers), ['wait']),
+  },
+  {
+    type: Type.Grpc,
+    id: 'transfer',
+    requires: [Type.Streaming, Type.Transfer],
+    serve: ({ distribution, streams }) => transferService(distribution, streams),
   },
   { type: Type.Grpc, id: 'version', requires: [], serve: () => versionService(version, revision) },
 ];

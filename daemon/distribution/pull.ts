@@ -2,12 +2,13 @@
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import { invalidArgument, notFound } from '../../ttrpc/errors.ts';
 import { parseDigest } from '../content/digest.ts';
-import { type Child, addLabels, childrenOf, labelChildren } from './graph.ts';
+import { type Child, childrenOf, labelChildren } from './graph.ts';
 import { download } from './download.ts';
 import type { Distribution, Session } from './distribution.ts';
 import { isConfig, isIndex, isManifestKind, refKeyOf } from './media-types.ts';
 import { type Target, platformText, select } from './platform.ts';
 import { MAX_MANIFEST, type Registry } from './registry.ts';
+import { addSource } from './sources.ts';
 import { together } from './turns.ts';
 import { diffIdsOf, unpack } from './unpack.ts';
 
@@ -178,29 +179,11 @@ class ImageFetch {
       report({ event: 'waiting', name: refKeyOf(descriptor), parents, desc: descriptor, total });
       await places.take(signal, run);
     }
-    const { host, repository } = this.#registry.reference;
-    await addSource(content, namespace, descriptor.digest, host, repository);
+    await addSource(content, namespace, descriptor.digest, this.#registry.reference);
   }
 }
 
 function bestFor({ target }: Unpack, children: readonly Child[]): Child | undefined {
   const targets = target === undefined ? [] : [target];
   return select(children, ({ platform }) => platform, targets, 1)[0];
-}
-
-const MAX_SOURCE = 4000;
-
-/** Remembers where content can be had, by which a push knows that it need not be sent. */
-async function addSource(
-  content: Distribution['content'],
-  namespace: Session['namespace'],
-  digest: string,
-  host: string,
-  repository: string,
-): Promise<void> {
-  const key = `containerd.io/distribution.source.${host}`;
-  const known = content.info(namespace, parseDigest(digest)).labels[key]?.split(',') ?? [];
-  if (known.includes(repository)) return;
-  const value = [...known, repository].sort().join(',');
-  if (key.length + value.length <= MAX_SOURCE) await addLabels(content, namespace, digest, { [key]: value });
 }
