@@ -81,8 +81,12 @@ test('reaping orphans takes no exit status from child_process', async () => {
   setChildSubreaper(true);
   const children = Array.from({ length: 5 }, (_, code) => spawn('sh', ['-c', `exit ${code}`]));
   const exits = Promise.all(children.map((child) => once(child, 'exit')));
-  const pid = await orphan('exit 7');
+  const { read, write } = pipe();
+  // It ends when it is ours: its first parent would take an earlier exit with it.
+  const pid = await orphan('read line <&3; exit 7', read);
   const pidfd = pidfdOpen(pid);
+  closeSync(read);
+  closeSync(write);
   await readable(pidfd);
   assert.deepEqual(waitPid(pid), { code: 7, signal: 0 });
   assert.deepEqual(

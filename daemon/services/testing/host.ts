@@ -190,9 +190,9 @@ export class Host {
     const found = ['tasks', 's', 'runc'].flatMap((name) => {
       const path = join(this.directory, name);
       if (!existsSync(path)) return [];
-      return execFileSync('find', [path, '-mindepth', name === 's' ? '1' : '2'], { encoding: 'utf8' }).split(
-        '\n',
-      );
+      // Files may go while they are being listed.
+      const args = [path, '-ignore_readdir_race', '-mindepth', name === 's' ? '1' : '2'];
+      return execFileSync('find', args, { encoding: 'utf8' }).split('\n');
     });
     const cgroups = readdirSync('/sys/fs/cgroup').flatMap((controller) => {
       const path = join('/sys/fs/cgroup', controller, this.namespace);
