@@ -35,7 +35,7 @@ export class DebianRegistry implements AsyncDisposable {
     this.#process = process;
   }
 
-  /** @param section goes into its configuration: `auth`, `http.tls` */
+  /** @param section goes into its configuration: `auth`, or `http` in its place */
   static async start(section = '', files: { readonly [name: string]: string } = {}): Promise<DebianRegistry> {
     const directory = mkdtempSync(join(tmpdir(), 'moor-registry-'));
     const host = `127.0.0.1:${await freePort()}`;
@@ -44,8 +44,8 @@ export class DebianRegistry implements AsyncDisposable {
       'version: 0.1',
       'log: {level: error, accesslog: {disabled: true}}',
       `storage: {filesystem: {rootdirectory: ${directory}/data}}`,
-      `http: {addr: "${host}"}`,
-      section.replaceAll('DIRECTORY', directory),
+      ...(section.startsWith('http:') ? [] : [`http: {addr: "${host}"}`]),
+      section.replaceAll('DIRECTORY', directory).replace('ADDRESS', host),
     ].join('\n');
     writeFileSync(join(directory, 'config.yml'), configuration);
     const process = spawn('docker-registry', ['serve', join(directory, 'config.yml')], {
