@@ -265,12 +265,13 @@ export class Container {
     }
     this.#oom?.check();
     this.#oom?.close();
-    this.init.release();
     await this.init.outputTaken;
     this.init.tell(exit);
     await this.init.startsAnswered;
     const acknowledged = publisher.publish(event.exited(this.id, this.id, exit));
     void acknowledged.then(() => this.#recordPublished(exit));
+    // Behind the news, which a client waits for: starting a process takes a millisecond or two of this one.
+    setImmediate(() => this.init.release());
   }
 
   /** Execs end with the init, and their exits are told before its own. */
