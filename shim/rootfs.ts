@@ -4,7 +4,7 @@ import { execa } from 'execa';
 import { constants, mount, unmount } from '../native/native.ts';
 import type { Mount } from '../proto/gen/containerd/types/mount.ts';
 import { failedPrecondition, messageOf, unimplemented } from '../ttrpc/errors.ts';
-import { compactLowerDirs, parseMountOptions, type MountOptions } from './mount-options.ts';
+import { compactLowerDirectories, parseMountOptions, type MountOptions } from '../native/mount-options.ts';
 import type { Reaper } from './reaper.ts';
 
 const PROPAGATION = constants.MS_SHARED | constants.MS_PRIVATE | constants.MS_SLAVE | constants.MS_UNBINDABLE;
@@ -81,7 +81,7 @@ function mountWithData(
   data: readonly string[],
 ): void {
   const isLong = type === 'overlay' && Buffer.byteLength(data.join(',')) > MOST_DATA;
-  const compacted = isLong ? compactLowerDirs(data) : undefined;
+  const compacted = isLong ? compactLowerDirectories(data) : undefined;
   if (compacted === undefined) return mount(source, target, type, flags, data.join(','));
   const before = process.cwd();
   process.chdir(compacted.folder);
