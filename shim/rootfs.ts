@@ -1,10 +1,16 @@
 import { mkdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import { constants, mount, unmount } from '../native/native.ts';
+import {
+  constants,
+  mount,
+  unmount,
+  compactLowerDirectories,
+  parseMountOptions,
+  type MountOptions,
+} from '../native/native.ts';
 import type { Mount } from '../proto/gen/containerd/types/mount.ts';
 import { failedPrecondition, messageOf, unimplemented } from '../ttrpc/errors.ts';
-import { compactLowerDirectories, parseMountOptions, type MountOptions } from '../native/mount-options.ts';
 import type { Reaper } from './reaper.ts';
 
 const PROPAGATION = constants.MS_SHARED | constants.MS_PRIVATE | constants.MS_SLAVE | constants.MS_UNBINDABLE;
