@@ -1,5 +1,6 @@
 /** `ctr task …`, as on containerd: every verb, its output and its exit code. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { it } from 'node:test';
 import { containerPids } from './harness/daemon.ts';
 import { expectNothingLeft, holdings } from './harness/leftovers.ts';
@@ -155,11 +156,18 @@ suite('ctr task', {}, (rig) => {
   });
 
   it('attach shows the output of a detached container, and exits as it does', async () => {
-    const command = ['/bin/sh', '-c', 'read line; echo got $line; exit 6'];
+    const command = ['/bin/sh', '-c', 'echo ready; read line; echo got $line; read line; exit 6'];
     await rig.ctr.ok(...rig.ctr.runArgs('attached', command, ['-d']));
-    const outcome = await rig.ctr.call(['tasks', 'attach', 'attached'], { input: 'this\n' });
-    assert.equal(outcome.stdout, 'got this\n');
-    assert.equal(outcome.code, 6);
+    const child = rig.ctr.spawn(['tasks', 'attach', 'attached'], ['pipe', 'pipe', 'inherit']);
+    let output = '';
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => (output += text));
+    const closed = once(child, 'close');
+    // Each line only when the last answer has come: ctr opens its ends one by one, and closes them when it hears of the exit.
+    await eventually('the output so far is shown', () => output === 'ready\n');
+    child.stdin?.write('this\n');
+    await eventually('the answer is shown', () => output === 'ready\ngot this\n');
+    child.stdin?.write('end\n');
+    assert.deepEqual(await closed, [6, null]);
     await rig.ctr.remove('attached');
   });
 
