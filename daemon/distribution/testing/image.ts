@@ -54,18 +54,38 @@ export async function archive(files: { readonly [name: string]: Buffer | string 
   return buffer(archive);
 }
 
+export interface MakeOptions {
+  /** Docker's media types instead of OCI's. */
+  readonly docker?: boolean;
+  readonly architecture?: string;
+  /** Layers as plain archives, not compressed. */
+  readonly plain?: boolean;
+  /** The `config` of the image's configuration: User, Env, Entrypoint, Cmd … */
+  readonly config?: object;
+}
+
+/** Made of layers, the lowest first: each the files it has, or an archive. */
 export async function makeImage(
-  layers: readonly { readonly [name: string]: Buffer | string }[],
-  { docker = false, architecture = 'amd64' } = {},
+  layers: readonly ({ readonly [name: string]: Buffer | string } | Buffer)[],
+  {
+    docker = false,
+    plain = false,
+    architecture = 'amd64',
+    config: command = { Cmd: ['/bin/busybox', 'sh'] },
+  }: MakeOptions = {},
 ): Promise<MadeImage> {
-  const archives = await Promise.all(layers.map(archive));
-  const layerType = docker ? 'application/vnd.docker.image.rootfs.diff.tar.gzip' : `${OCI_LAYER}+gzip`;
-  const pieces = archives.map((bytes) => piece(layerType, gzipSync(bytes)));
+  const archives = await Promise.all(
+    layers.map((layer) => (Buffer.isBuffer(layer) ? layer : archive(layer))),
+  );
+  const layerType = docker ? 'application/vnd.docker.image.rootfs.diff.tar' : OCI_LAYER;
+  const pieces = archives.map((bytes) =>
+    plain ? piece(layerType, bytes) : piece(`${layerType}${docker ? '.' : '+'}gzip`, gzipSync(bytes)),
+  );
   const diffIds = archives.map(digestOf);
   const config = jsonPiece(docker ? DOCKER_CONFIG : OCI_CONFIG, {
     os: 'linux',
     architecture,
-    config: { Cmd: ['/bin/busybox', 'sh'] },
+    config: command,
     rootfs: { type: 'layers', diff_ids: diffIds },
   });
   const mediaType = docker ? DOCKER_MANIFEST : OCI_MANIFEST;
@@ -79,7 +99,7 @@ export async function makeImage(
 }
 
 /** Of a program and a file above it. */
-export function busyboxImage(text = 'moored', options = {}): Promise<MadeImage> {
+export function busyboxImage(text = 'moored', options: MakeOptions = {}): Promise<MadeImage> {
   const program = readFileSync('/bin/busybox');
   return makeImage([{ 'bin/busybox': program }, { 'etc/greeting': text }], options);
 }

@@ -15,14 +15,17 @@ export const withoutDebianRegistry: string | false =
     ? false
     : 'docker-registry is not installed';
 
-async function freePort(): Promise<number> {
-  const server = createNetServer().listen(0, '127.0.0.1');
+async function freePort(address: string): Promise<number> {
+  const server = createNetServer().listen(0, address);
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   server.close();
   await once(server, 'close');
   return port;
 }
+
+const running = new Set<ChildProcess>();
+process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
 
 export class DebianRegistry implements AsyncDisposable {
   readonly host: string;
@@ -33,12 +36,22 @@ export class DebianRegistry implements AsyncDisposable {
     this.host = host;
     this.#directory = directory;
     this.#process = process;
+    running.add(process);
+    process.once('exit', () => running.delete(process));
   }
 
-  /** @param section goes into its configuration: `auth`, or `http` in its place */
-  static async start(section = '', files: { readonly [name: string]: string } = {}): Promise<DebianRegistry> {
+  /**
+   * @param section goes into its configuration: `auth`, or `http` in its place (then `auth` may follow)
+   * @param files are written beside its configuration, in the DIRECTORY that the section may name
+   * @param address the IPv4 address it listens on
+   */
+  static async start(
+    section = '',
+    files: { readonly [name: string]: string } = {},
+    address = '127.0.0.1',
+  ): Promise<DebianRegistry> {
     const directory = mkdtempSync(join(tmpdir(), 'moor-registry-'));
-    const host = `127.0.0.1:${await freePort()}`;
+    const host = `${address}:${await freePort(address)}`;
     for (const [name, text] of Object.entries(files)) writeFileSync(join(directory, name), text);
     const configuration = [
       'version: 0.1',
@@ -94,8 +107,10 @@ export class DebianRegistry implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const gone = once(this.#process, 'exit');
-    this.#process.kill('SIGKILL');
-    await gone;
+    if (running.has(this.#process)) {
+      this.#process.kill('SIGKILL');
+      await gone;
+    }
     rmSync(this.#directory, { recursive: true });
   }
 }
