@@ -18,11 +18,13 @@ import { VersionDefinition, type VersionResponse } from '../proto/gen/containerd
 import type { Process as ProcessState } from '../proto/gen/containerd/types/task.ts';
 import type { CallOptions, ServiceClient, ServiceDefinition } from '../ttrpc/service.ts';
 import { Connection, DEFAULT_ADDRESS } from './connection.ts';
+import { Content } from './content.ts';
 import { Containers } from './container.ts';
 import { type Event, subscribe } from './events.ts';
 import { Leases } from './lease.ts';
 import { Namespaces } from './namespace.ts';
 import type { Spec } from './oci.ts';
+import { Snapshots } from './snapshots.ts';
 import { buildSpec, type SpecOptions } from './spec.ts';
 
 const DEFAULT_NAMESPACE = 'default';
@@ -56,6 +58,7 @@ export class Client implements Disposable {
   readonly namespaces: Namespaces;
   readonly containers: Containers;
   readonly leases: Leases;
+  readonly content: Content;
   readonly #connection: Connection;
   readonly #headers: (readonly [string, string])[];
 
@@ -67,6 +70,7 @@ export class Client implements Disposable {
     this.namespaces = new Namespaces(connection, this.#headers);
     this.containers = new Containers(connection, this.#headers);
     this.leases = new Leases(connection, this.#headers);
+    this.content = new Content(connection, this.#headers);
   }
 
   /** The socket it is connected to. */
@@ -113,6 +117,11 @@ export class Client implements Disposable {
   /** The state of every task in the namespace. */
   async tasks(options?: CallOptions): Promise<ProcessState[]> {
     return (await this.service(TasksDefinition).list({}, options)).tasks;
+  }
+
+  /** Root filesystems and their layers. @param name the snapshotter; empty for the namespace's default */
+  snapshots(name = ''): Snapshots {
+    return new Snapshots(this.#connection, this.#headers, this.namespace, name);
   }
 
   /**
@@ -168,6 +177,7 @@ export {
   type Runtime,
   type TaskOptions,
 } from './container.ts';
+export type { Bytes, Content, ContentInfo, Ingest, ReadOptions, WriteOptions } from './content.ts';
 export type { Event, KnownEvent } from './events.ts';
 export type { Lease, LeaseOptions, Leases, Resource } from './lease.ts';
 export type { Metrics } from './metrics.ts';
@@ -185,6 +195,15 @@ export {
 export { type ShimOptions, shimState } from './shim.ts';
 export { type Signal, signalNumber } from './signal.ts';
 export { buildSpec, type SpecOptions, withEnvironment } from './spec.ts';
+export {
+  DEFAULT_SNAPSHOTTER,
+  kindName,
+  type SnapshotInfo,
+  type SnapshotKind,
+  type SnapshotOptions,
+  type Snapshots,
+  type Usage,
+} from './snapshots.ts';
 export type { PipeOptions, StdioOptions, StdioPaths } from './stdio.ts';
 export type { ExecOptions, ExecProcess, Task, TaskProcess } from './task.ts';
 export { dateOf } from './timestamp.ts';
