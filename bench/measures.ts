@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Ctr } from '../test/harness/ctr.ts';
-import { describe } from '../test/harness/ctr.ts';
+import { describe } from '../test/harness/program.ts';
 import type { Daemon } from '../test/harness/daemon.ts';
 import { privateMemory, processOf } from '../test/harness/processes.ts';
 import { eventually } from '../test/harness/wait.ts';

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { describe } from './harness/ctr.ts';
+import { describe } from './harness/program.ts';
 import { containerPids } from './harness/daemon.ts';
 import { expectNothingLeft, holdings } from './harness/leftovers.ts';
 import { suite } from './harness/peers.ts';

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { mkdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { describe } from './harness/ctr.ts';
+import { describe } from './harness/program.ts';
 import { Daemon, containerPids } from './harness/daemon.ts';
 import { expectNothingLeft, holdings } from './harness/leftovers.ts';
 import { suite } from './harness/peers.ts';

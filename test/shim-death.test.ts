@@ -1,7 +1,7 @@
 /** A shim that is killed takes its container with it, visibly and wholly; nothing else is touched. */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { describe } from './harness/ctr.ts';
+import { describe } from './harness/program.ts';
 import { containerPids } from './harness/daemon.ts';
 import { EventStream } from './harness/events.ts';
 import { expectNothingLeft, holdings } from './harness/leftovers.ts';

@@ -1,30 +1,10 @@
 /** Debian's ctr as the client: what it prints, how it exits, and how long it takes. */
-import { AssertionError } from 'node:assert/strict';
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { spawn as spawnOnTerminal } from 'node-pty';
+import { type CallOptions, type Outcome, outcomeOf, succeeded } from './program.ts';
 import { sharedRootfs } from './rootfs.ts';
 import { Terminal } from './terminal.ts';
-
-export interface Outcome {
-  readonly args: readonly string[];
-  /** Exit code; 128 + n when a signal ended ctr. */
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-  readonly milliseconds: number;
-}
-
-export interface CallOptions {
-  /**
-   * Written to ctr's stdin, which ends once something has come out: ctr 1.6 overlooks the end of an stdin that comes
-   * before the task is created. Without input, stdin is empty.
-   */
-  readonly input?: string | Uint8Array;
-  /** Milliseconds until ctr is killed and the call fails. */
-  readonly timeout?: number;
-}
 
 export interface TaskLine {
   readonly pid: number;
@@ -46,32 +26,15 @@ export class Ctr {
     mkdirSync(fifos, { recursive: true });
   }
 
-  /** Runs ctr to its end, whatever its exit code. */
-  async call(args: readonly string[], { input, timeout = 30_000 }: CallOptions = {}): Promise<Outcome> {
-    const began = performance.now();
+  /** Runs ctr to its end, whatever its exit code. Input ends when ctr can see it. */
+  call(args: readonly string[], options?: CallOptions): Promise<Outcome> {
     const child = this.spawn(args, ['pipe', 'pipe', 'pipe']);
-    const stdout = collect(child.stdout);
-    const stderr = collect(child.stderr);
-    child.stdin?.on('error', () => undefined); // ctr may end before it has read everything
-    if (input === undefined) child.stdin?.end();
-    else child.stdin?.write(input, () => child.stdout?.once('data', () => child.stdin?.end()));
-    const timer = setTimeout(() => child.kill('SIGKILL'), timeout);
-    const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
-    clearTimeout(timer);
-    const milliseconds = performance.now() - began;
-    const outcome = { args, stdout: stdout(), stderr: stderr(), milliseconds };
-    if (signal === 'SIGKILL' && milliseconds >= timeout)
-      throw new AssertionError({
-        message: `hangs for ${timeout} ms: ${describe({ ...outcome, code: 137 })}`,
-      });
-    return { ...outcome, code: code ?? 128 + (signal === 'SIGKILL' ? 9 : 15) };
+    return outcomeOf(child, 'ctr', args, { patientInput: true, ...options });
   }
 
   /** Runs ctr, which must succeed, and returns what it printed. */
   async ok(...args: string[]): Promise<string> {
-    const outcome = await this.call(args);
-    if (outcome.code !== 0) throw new AssertionError({ message: describe(outcome) });
-    return outcome.stdout;
+    return succeeded(await this.call(args));
   }
 
   /** The arguments of `ctr run` for a container on the shared root file system. */
@@ -144,16 +107,4 @@ export class Ctr {
     });
     return new Terminal(pty);
   }
-}
-
-/** The outcome in words, for failures. */
-export function describe({ args, code, stdout, stderr, milliseconds }: Outcome): string {
-  const said = [stderr.trim(), stdout.trim()].filter((text) => text !== '').join('\n');
-  return `ctr ${args.join(' ')} → exit ${code} after ${milliseconds.toFixed(0)} ms\n${said.slice(0, 2000)}`;
-}
-
-function collect(stream: NodeJS.ReadableStream | null): () => string {
-  const chunks: Buffer[] = [];
-  stream?.on('data', (chunk: Buffer) => chunks.push(chunk));
-  return () => Buffer.concat(chunks).toString();
 }
