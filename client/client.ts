@@ -21,11 +21,13 @@ import { Connection, DEFAULT_ADDRESS } from './connection.ts';
 import { Content } from './content.ts';
 import { Containers } from './container.ts';
 import { type Event, subscribe } from './events.ts';
+import { Images } from './images.ts';
 import { Leases } from './lease.ts';
 import { Namespaces } from './namespace.ts';
 import type { Spec } from './oci.ts';
 import { Snapshots } from './snapshots.ts';
 import { buildSpec, type SpecOptions } from './spec.ts';
+import { Transfers } from './transfer.ts';
 
 const DEFAULT_NAMESPACE = 'default';
 
@@ -59,6 +61,9 @@ export class Client implements Disposable {
   readonly containers: Containers;
   readonly leases: Leases;
   readonly content: Content;
+  readonly images: Images;
+  /** Moves images between registries, archives and the daemon. */
+  readonly transfers: Transfers;
   readonly #connection: Connection;
   readonly #headers: (readonly [string, string])[];
 
@@ -71,6 +76,8 @@ export class Client implements Disposable {
     this.containers = new Containers(connection, this.#headers);
     this.leases = new Leases(connection, this.#headers);
     this.content = new Content(connection, this.#headers);
+    this.images = new Images(connection, this.#headers, namespace);
+    this.transfers = new Transfers(connection, this.#headers, namespace);
   }
 
   /** The socket it is connected to. */
@@ -178,11 +185,17 @@ export {
   type TaskOptions,
 } from './container.ts';
 export type { Bytes, Content, ContentInfo, Ingest, ReadOptions, WriteOptions } from './content.ts';
+export type { CredentialProvider, Credentials, Question } from './credentials.ts';
+export { dockerCredentials } from './credentials-docker.ts';
 export type { Event, KnownEvent } from './events.ts';
+export type { Completeness, Image, Images, PlatformOptions } from './images.ts';
 export type { Lease, LeaseOptions, Leases, Resource } from './lease.ts';
+export type { Descriptor, DescriptorJson, ImageConfig, Manifest, PlatformImage } from './manifest.ts';
+export { chainIds } from './manifest.ts';
 export type { Metrics } from './metrics.ts';
 export type { Labels, Namespace, Namespaces } from './namespace.ts';
 export type * as oci from './oci.ts';
+export { hostPlatform, normalize, parsePlatform, type PlatformParts, platformText } from './platform.ts';
 export {
   type DeleteOptions,
   type Exit,
@@ -207,4 +220,17 @@ export {
 export type { PipeOptions, StdioOptions, StdioPaths } from './stdio.ts';
 export type { ExecOptions, ExecProcess, Task, TaskProcess } from './task.ts';
 export { dateOf } from './timestamp.ts';
+export type {
+  ExportOptions,
+  ImportedName,
+  ImportOptions,
+  Platforms,
+  Progress,
+  PullOptions,
+  PushOptions,
+  RegistryOptions,
+  TransferOptions,
+} from './transfer-options.ts';
+export { type ProgressSteps, stepsOf } from './transfer-calls.ts';
+export type { Transfers } from './transfer.ts';
 export { lookUpUser } from './user.ts';

@@ -10,20 +10,8 @@ import type { Snapshotters } from '../snapshots/snapshotters.ts';
 import type { Report } from './progress.ts';
 import { Places, Turns } from './turns.ts';
 
-/** What an operator may say of transfers; see containerd's `transfer.v1.local`. */
-export interface TransferSettings {
-  /** Layers that are under way at a time, in the whole daemon. */
-  readonly max_concurrent_downloads: number;
-  readonly max_concurrent_uploaded_layers: number;
-  /** Where `hosts.toml` files are for clients that name no place; empty for nowhere. */
-  readonly config_path: string;
-}
-
-const defaultSettings: TransferSettings = {
-  max_concurrent_downloads: 6,
-  max_concurrent_uploaded_layers: 6,
-  config_path: '',
-};
+/** Layers that are under way at a time, in the whole daemon. */
+const PLACES = 6;
 /** Milliseconds after which what a dead daemon has left is free to be collected. */
 const LEASE_LIFE = 24 * 60 * 60 * 1000;
 
@@ -42,6 +30,15 @@ export interface Session {
   readonly lease: string | undefined;
   readonly signal: AbortSignal;
   readonly report: Report;
+  /** Of this transfer alone, where the client wants fewer than the daemon has. */
+  readonly places?: Places | undefined;
+}
+
+/** Does something when the transfer and the daemon have a place for it. */
+export function placed<T>(places: Places, session: Session, action: () => Promise<T>): Promise<T> {
+  const { places: own, signal } = session;
+  if (own === undefined) return places.take(signal, action);
+  return own.take(signal, () => places.take(signal, action));
 }
 
 export class Distribution implements Stores {
@@ -52,18 +49,9 @@ export class Distribution implements Stores {
   readonly differ: Differ;
   readonly downloads = new Turns();
   readonly unpacking = new Turns();
-  readonly places: Places;
-  readonly uploads: Places;
-  /** Where `hosts.toml` files are for clients that name no place. */
-  readonly hosts: string | undefined;
+  readonly places = new Places(PLACES);
 
-  constructor(
-    { content, images, leases, snapshotters, differ }: Stores,
-    settings: TransferSettings = defaultSettings,
-  ) {
-    this.places = new Places(settings.max_concurrent_downloads);
-    this.uploads = new Places(settings.max_concurrent_uploaded_layers);
-    this.hosts = settings.config_path || undefined;
+  constructor({ content, images, leases, snapshotters, differ }: Stores) {
     this.content = content;
     this.images = images;
     this.leases = leases;

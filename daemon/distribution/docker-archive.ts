@@ -1,7 +1,9 @@
 /** Archives of `docker save` before it wrote OCI layouts: a list of images, each a configuration and layers. */
 import { randomUUID } from 'node:crypto';
+import { pipeline } from 'node:stream/promises';
+import { createGzip } from 'node:zlib';
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
-import { invalidArgument } from '../../ttrpc/errors.ts';
+import { Code, invalidArgument, isCode } from '../../ttrpc/errors.ts';
 import type { Digest } from '../content/digest.ts';
 import type { Distribution, Session } from './distribution.ts';
 import { childrenOf, labelChildren } from './graph.ts';
@@ -28,6 +30,12 @@ interface Listed {
   readonly Layers?: readonly string[];
 }
 
+interface Stored {
+  readonly mediaType: string;
+  readonly digest: string;
+  readonly size: number;
+}
+
 const LAYER = 'application/vnd.docker.image.rootfs.diff.tar';
 
 export class DockerArchive {
@@ -41,11 +49,11 @@ export class DockerArchive {
     this.#files = files;
   }
 
-  /** @param bytes of `manifest.json`. @throws RpcError InvalidArgument */
-  async read(bytes: Buffer): Promise<Imported[]> {
+  /** @param bytes of `manifest.json`. @param compress layers that are not. @throws RpcError InvalidArgument */
+  async read(bytes: Buffer, compress = false): Promise<Imported[]> {
     const imported: Imported[] = [];
     for (const listed of parseList(bytes)) {
-      const descriptor = await this.#image(listed);
+      const descriptor = await this.#image(listed, compress);
       const names = listed.RepoTags ?? [];
       for (const name of names) imported.push({ descriptor, name: fullName(name) });
       if (names.length === 0) imported.push({ descriptor, name: undefined });
@@ -53,9 +61,13 @@ export class DockerArchive {
     return imported;
   }
 
-  async #image({ Config: configName = '', Layers: layerNames = [] }: Listed): Promise<Descriptor> {
+  async #image(
+    { Config: configName = '', Layers: layerNames = [] }: Listed,
+    compress: boolean,
+  ): Promise<Descriptor> {
     const config = await this.#config(configName);
-    const layers = layerNames.map((name) => this.#layer(name));
+    const layers = [];
+    for (const name of layerNames) layers.push(await this.#layer(name, compress));
     const manifest = { schemaVersion: 2, mediaType: DOCKER_MANIFEST, config, layers };
     const bytes = Buffer.from(JSON.stringify(manifest));
     const digest = await this.#put(bytes);
@@ -66,7 +78,7 @@ export class DockerArchive {
     return descriptor;
   }
 
-  async #config(name: string): Promise<{ mediaType: string; digest: string; size: number }> {
+  async #config(name: string): Promise<Stored> {
     const mediaType = DOCKER_CONFIG;
     const stored = this.#files.files.get(name);
     if (stored !== undefined) return { mediaType, digest: stored.digest, size: stored.size };
@@ -75,7 +87,7 @@ export class DockerArchive {
     return { mediaType, digest: await this.#put(bytes), size: bytes.length };
   }
 
-  #layer(name: string): { mediaType: string; digest: string; size: number } {
+  async #layer(name: string, compress: boolean): Promise<Stored> {
     let path = name;
     // A link may lead to another, but not for ever.
     for (let hops = 0; hops < 8 && !this.#files.files.has(path); hops += 1)
@@ -83,13 +95,40 @@ export class DockerArchive {
     const stored = this.#files.files.get(path);
     if (stored === undefined) throw missing(name);
     const { digest, size, isCompressed = false } = stored;
+    if (compress && !isCompressed) return { mediaType: `${LAYER}.gzip`, ...(await this.#compressed(digest)) };
     return { mediaType: isCompressed ? `${LAYER}.gzip` : LAYER, digest, size };
+  }
+
+  async #compressed(layer: Digest): Promise<{ digest: string; size: number }> {
+    const { content } = this.#distribution;
+    const { namespace, lease, signal } = this.#session;
+    await using blob = await content.openBlob(namespace, layer);
+    const gzip = createGzip();
+    const filling = pipeline(copies(blob.chunks()), gzip, { signal });
+    // Its failure ends the loop below as well.
+    filling.catch(() => undefined);
+    await using writer = await content.writer(namespace, `import-${randomUUID()}`, { lease, signal });
+    for await (const bytes of gzip as AsyncIterable<Buffer>) await writer.write(bytes);
+    await filling;
+    await writer.flush();
+    const { digest, offset: size } = writer;
+    try {
+      await writer.commit({ size, labels: { 'containerd.io/uncompressed': layer } });
+    } catch (error) {
+      if (!isCode(error, Code.AlreadyExists)) throw error;
+    }
+    return { digest, size };
   }
 
   #put(bytes: Buffer): Promise<Digest> {
     const { namespace, lease, signal } = this.#session;
     return this.#distribution.content.put(namespace, `import-${randomUUID()}`, bytes, { lease, signal });
   }
+}
+
+/** The blob's buffer is used again for the next piece. */
+async function* copies(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> {
+  for await (const bytes of chunks) yield Buffer.from(bytes);
 }
 
 function parseList(bytes: Buffer): Listed[] {

@@ -3,7 +3,7 @@ import { Code, type RpcError } from '../../ttrpc/errors.ts';
 import { Authorizer, type CredentialSource } from './auth.ts';
 import type { Host } from './hosts.ts';
 import { RegistryError, type RetryPolicy, parseRetryAfter } from './retry.ts';
-import { type Answer, type Call, type Headers, Transport, describe } from './transport.ts';
+import { type Answer, type Call, type Headers, type Trace, Transport, describe } from './transport.ts';
 
 export interface HostRequest extends Omit<Call, 'url' | 'headers'> {
   /** Below the API's prefix, or an address that the host has given. */
@@ -22,10 +22,16 @@ export class HostClient {
   readonly #transport: Transport;
   readonly #authorizer: Authorizer;
 
-  constructor(host: Host, headers: Headers, credentials: CredentialSource | undefined, retries: RetryPolicy) {
+  constructor(
+    host: Host,
+    headers: Headers,
+    credentials: CredentialSource | undefined,
+    retries: RetryPolicy,
+    trace?: Trace,
+  ) {
     this.host = host;
     this.#headers = { ...headers, ...host.headers };
-    this.#transport = new Transport(host.tls);
+    this.#transport = new Transport(host.tls, trace);
     this.#authorizer = new Authorizer(new URL(host.base).host, credentials, this.#transport, retries);
   }
 

@@ -25,14 +25,17 @@ export interface HostOptions {
   readonly directory?: string | undefined;
   /** `http` or `https` for a registry without configuration. */
   readonly scheme?: string | undefined;
+  /** For hosts whose configuration says nothing of TLS. */
+  readonly tls?: Tls | undefined;
 }
 
 const ALL: readonly Capability[] = ['pull', 'resolve', 'push'];
 const NO_TLS: Tls = { ca: [], client: [], skipVerify: false };
 
 /** The hosts to try, in order; the registry itself is last. @throws RpcError InvalidArgument for a broken configuration */
-export async function hostsOf(registry: string, { directory, scheme }: HostOptions): Promise<Host[]> {
-  const plain = scheme || (isLoopback(registry) ? 'http' : 'https');
+export async function hostsOf(registry: string, options: HostOptions): Promise<Host[]> {
+  const { directory, scheme, tls = NO_TLS } = options;
+  const plain = scheme || (isLoopback(registry) && tls === NO_TLS ? 'http' : 'https');
   const server = `${plain}://${serverOf(registry)}`;
   const itself = (tls: Tls): Host => ({
     base: `${server}/v2`,
@@ -40,15 +43,19 @@ export async function hostsOf(registry: string, { directory, scheme }: HostOptio
     headers: {},
     tls,
   });
-  if (!directory) return [itself(NO_TLS)];
+  if (!directory) return [itself(tls)];
   for (const folder of foldersFor(directory, registry)) {
     const path = join(folder, 'hosts.toml');
     const text = await readFile(path, 'utf8').catch(missingAs(undefined));
-    if (text !== undefined) return read(text, { path, folder, registry, server });
+    if (text !== undefined) return read(text, { path, folder, registry, server, tls });
     const names = await readdir(folder).catch(missingAs(undefined));
-    if (names !== undefined) return [itself(await dockerTls(folder, names))];
+    if (names !== undefined) return [itself(orDefault(await dockerTls(folder, names), tls))];
   }
-  return [itself(NO_TLS)];
+  return [itself(tls)];
+}
+
+function orDefault(own: Tls, tls: Tls): Tls {
+  return own.ca.length === 0 && own.client.length === 0 && !own.skipVerify ? tls : own;
 }
 
 /** Docker's registry answers under another name than images carry. */
@@ -90,6 +97,7 @@ interface Place {
   readonly folder: string;
   readonly registry: string;
   readonly server: string;
+  readonly tls: Tls;
 }
 
 interface Section {
@@ -115,7 +123,7 @@ async function read(text: string, place: Place): Promise<Host[]> {
   }
 }
 
-async function hostFrom(address: string, section: Section, { folder }: Place): Promise<Host> {
+async function hostFrom(address: string, section: Section, { folder, tls }: Place): Promise<Host> {
   const {
     capabilities = ALL,
     ca,
@@ -130,11 +138,14 @@ async function hostFrom(address: string, section: Section, { folder }: Place): P
     headers: Object.fromEntries(
       Object.entries(header as Section).map(([name, value]) => [name, strings(value).join(', ')]),
     ),
-    tls: {
-      ca: await Promise.all(strings(ca ?? []).map((name) => load(folder, name))),
-      client: await Promise.all(clientPairs(client).map(([cert, key]) => loadPair(folder, cert, key))),
-      skipVerify: skipVerify === true,
-    },
+    tls: orDefault(
+      {
+        ca: await Promise.all(strings(ca ?? []).map((name) => load(folder, name))),
+        client: await Promise.all(clientPairs(client).map(([cert, key]) => loadPair(folder, cert, key))),
+        skipVerify: skipVerify === true,
+      },
+      tls,
+    ),
   };
 }
 

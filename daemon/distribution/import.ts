@@ -17,6 +17,13 @@ export interface Imported {
   readonly name: string | undefined;
 }
 
+export interface ImportOptions {
+  /** Compress layers that are not; only of archives that have no manifests of their own, as `docker save` of old wrote them. */
+  readonly compress?: boolean;
+  /** Keep the list of all images as an image of this name. */
+  readonly indexName?: string;
+}
+
 /** Bytes of an archive's own documents. */
 const MAX_DOCUMENT = 8 << 20;
 const MAX_ENTRIES = 100_000;
@@ -35,10 +42,13 @@ export async function importImages(
   distribution: Distribution,
   session: Session,
   bytes: AsyncIterable<Buffer>,
+  { compress = false, indexName = '' }: ImportOptions = {},
 ): Promise<Imported[]> {
   const archive = new ArchiveImport(distribution, session);
   await archive.read(bytes);
-  return archive.finish();
+  const { images, index } = await archive.finish(compress);
+  if (indexName !== '') await distribution.name(session, indexName, await archive.keep(index));
+  return images;
 }
 
 type Entry = Extract extends AsyncIterable<infer E> ? E : never;
@@ -137,9 +147,11 @@ class ArchiveImport {
     if (expected !== undefined) report({ event: 'saved', name: expected, progress: size, total: size });
   }
 
-  async finish(): Promise<Imported[]> {
+  /** Ties together what has been read. @returns with the list of the images, as an OCI index */
+  async finish(compress: boolean): Promise<{ images: Imported[]; index: Buffer }> {
     const index = this.#documents.get('index.json');
-    if (this.#documents.has('oci-layout') && index !== undefined) return this.#layout(index);
+    if (this.#documents.has('oci-layout') && index !== undefined)
+      return { images: await this.#layout(index), index };
     const manifest = this.#documents.get('manifest.json');
     if (manifest === undefined)
       throw invalidArgument('archive: neither an OCI layout nor made by docker save: invalid argument');
@@ -148,7 +160,18 @@ class ArchiveImport {
       files: this.#files,
       links: this.#links,
     });
-    return docker.read(manifest);
+    const images = await docker.read(manifest, compress);
+    return { images, index: indexOf(images) };
+  }
+
+  /** Stores an index, which holds the images it names. */
+  async keep(index: Buffer): Promise<Descriptor> {
+    const { content } = this.#distribution;
+    const { namespace, lease, signal } = this.#session;
+    const digest = await content.put(namespace, `import-${randomUUID()}`, index, { lease, signal });
+    const descriptor = { mediaType: OCI_INDEX, digest, size: BigInt(index.length), annotations: {} };
+    await labelChildren(content, namespace, descriptor, childrenOf(descriptor, index));
+    return descriptor;
   }
 
   async #layout(bytes: Buffer): Promise<Imported[]> {
@@ -174,6 +197,16 @@ class ArchiveImport {
       for (const child of children) await this.#hold(child.descriptor, depth + 1);
     }
   }
+}
+
+function indexOf(images: readonly Imported[]): Buffer {
+  const manifests = images.map(({ descriptor: { mediaType, digest, size }, name }) => ({
+    mediaType,
+    digest,
+    size: Number(size),
+    ...(name !== undefined && { annotations: { [IMAGE_NAME]: name } }),
+  }));
+  return Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests }));
 }
 
 function blobDigest(name: string): Digest | undefined {

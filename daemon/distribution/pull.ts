@@ -4,7 +4,7 @@ import { invalidArgument, notFound } from '../../ttrpc/errors.ts';
 import { parseDigest } from '../content/digest.ts';
 import { type Child, childrenOf, labelChildren } from './graph.ts';
 import { download } from './download.ts';
-import type { Distribution, Session } from './distribution.ts';
+import { type Distribution, type Session, placed } from './distribution.ts';
 import { isConfig, isIndex, isManifestKind, refKeyOf } from './media-types.ts';
 import { type Target, platformText, select } from './platform.ts';
 import { MAX_MANIFEST, type Registry } from './registry.ts';
@@ -26,6 +26,8 @@ export interface Selection {
   /** Manifests for each platform at most; 0 for the best one. */
   readonly manifestLimit?: number;
   readonly unpacks?: readonly Unpack[];
+  /** Take no layers, and unpack nothing. */
+  readonly metadataOnly?: boolean;
 }
 
 /** An index within an index within …; nobody needs more. */
@@ -94,7 +96,7 @@ class ImageFetch {
     await labelChildren(content, namespace, descriptor, children);
     const names = [...parents, descriptor.digest];
     if (isIndex(descriptor.mediaType)) return this.#index(children, names, unpacks, depth);
-    if (isWanted) await this.#image(children, names, unpacks);
+    if (isWanted && this.#selection.metadataOnly !== true) await this.#image(children, names, unpacks);
     else if (isManifestKind(descriptor.mediaType)) await this.#metadata(children, names);
   }
 
@@ -170,14 +172,14 @@ class ImageFetch {
 
   async #download(descriptor: Descriptor, parents: readonly string[]): Promise<void> {
     const { content, downloads, places } = this.#distribution;
-    const { signal, report, namespace } = this.#session;
+    const { report, namespace } = this.#session;
     const run = (): Promise<void> =>
       download(this.#registry, descriptor, { content, downloads, ...this.#session }, parents);
     if (isManifestKind(descriptor.mediaType)) await run();
     else {
       const total = Number(descriptor.size);
       report({ event: 'waiting', name: refKeyOf(descriptor), parents, desc: descriptor, total });
-      await places.take(signal, run);
+      await placed(places, this.#session, run);
     }
     await addSource(content, namespace, descriptor.digest, this.#registry.reference);
   }

@@ -2,7 +2,7 @@
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import { Code, failedPrecondition, isCode, notFound } from '../../ttrpc/errors.ts';
 import { parseDigest } from '../content/digest.ts';
-import type { Distribution, Session } from './distribution.ts';
+import { type Distribution, type Session, placed } from './distribution.ts';
 import { walk } from './graph.ts';
 import { isIndex, isManifestKind, isNonDistributable, refKeyOf } from './media-types.ts';
 import { type Target, select } from './platform.ts';
@@ -16,10 +16,16 @@ import { type Answer, locationOf } from './transport.ts';
 /** Bytes sent in one request; a blob that is larger goes in several. */
 const CHUNK = 8 << 20;
 
+export interface PushOptions {
+  /** Platforms; all that is there when there are none. */
+  readonly targets?: readonly Target[];
+  /** Send also what only its owner may give away. */
+  readonly nonDistributable?: boolean;
+}
+
 /**
  * Sends an image: its blobs first, manifests after what they name, the image's own under the reference last.
  *
- * @param targets platforms; all that is there when there are none
  * @throws RegistryError; NotFound for an image that is not there
  */
 export async function pushImage(
@@ -27,7 +33,7 @@ export async function pushImage(
   session: Session,
   registry: Registry,
   target: Descriptor,
-  targets: readonly Target[] = [],
+  { targets = [], nonDistributable = false }: PushOptions = {},
 ): Promise<void> {
   const { reference } = registry;
   if (reference.digest !== undefined && reference.digest !== target.digest)
@@ -38,16 +44,30 @@ export async function pushImage(
     isIndex(mediaType) ? select(children, ({ platform }) => platform, targets, 0) : children,
   );
   if (parts.length === 0) throw notFound(`content ${target.digest}: not found`);
-  const blobs = parts.filter(({ mediaType }) => !isManifestKind(mediaType) && !isNonDistributable(mediaType));
+  const blobs = parts.filter(
+    ({ mediaType }) => !isManifestKind(mediaType) && (nonDistributable || !isNonDistributable(mediaType)),
+  );
   const manifests = parts.filter(({ mediaType }) => isManifestKind(mediaType)).reverse();
   const stop = new AbortController();
   const signal = AbortSignal.any([session.signal, stop.signal]);
   const push = new Push(distribution, { ...session, signal }, registry);
   await together(
-    blobs.map((blob) => distribution.uploads.take(signal, () => push.blob(blob))),
+    blobs.map((blob) => placed(distribution.places, { ...session, signal }, () => push.blob(blob))),
     stop,
   );
   for (const manifest of manifests) await push.manifest(manifest, manifest.digest === target.digest);
+}
+
+/** Sends one thing, without what it names. @throws as `pushImage` */
+export async function pushObject(
+  distribution: Distribution,
+  session: Session,
+  registry: Registry,
+  descriptor: Descriptor,
+): Promise<void> {
+  const push = new Push(distribution, session, registry);
+  if (!isManifestKind(descriptor.mediaType)) return push.blob(descriptor);
+  await push.manifest(descriptor, true);
 }
 
 class Push {

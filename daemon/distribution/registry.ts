@@ -9,12 +9,13 @@ import { type Capability, type HostOptions, hostsOf } from './hosts.ts';
 import { ACCEPT, isManifestKind } from './media-types.ts';
 import { type Reference, nameOf, objectOf } from './reference.ts';
 import { RegistryError, type RetryPolicy, defaultRetries, withRetries } from './retry.ts';
-import type { Answer, Headers } from './transport.ts';
+import type { Answer, Headers, Trace } from './transport.ts';
 
 export interface RegistryOptions extends HostOptions {
   readonly credentials?: CredentialSource | undefined;
   readonly headers?: Headers;
   readonly retries?: RetryPolicy;
+  readonly trace?: Trace | undefined;
 }
 
 /** Bytes of a manifest at most, as other clients have it. */
@@ -40,9 +41,9 @@ export class Registry implements AsyncDisposable {
 
   /** @throws RpcError InvalidArgument for a broken `hosts.toml` */
   static async open(reference: Reference, options: RegistryOptions = {}): Promise<Registry> {
-    const { credentials, headers = {}, retries = defaultRetries } = options;
+    const { credentials, headers = {}, retries = defaultRetries, trace } = options;
     const hosts = await hostsOf(reference.host, options);
-    const clients = hosts.map((host) => new HostClient(host, headers, credentials, retries));
+    const clients = hosts.map((host) => new HostClient(host, headers, credentials, retries, trace));
     return new Registry(reference, clients, retries);
   }
 
@@ -95,6 +96,31 @@ export class Registry implements AsyncDisposable {
         );
       }
       return { offset: startOf(answer, offset), body: answer.body };
+    });
+  }
+
+  /**
+   * Finds content by its digest, of whatever kind: a blob, or else a manifest.
+   *
+   * @throws RegistryError, NotFound among them
+   */
+  find(digest: Digest, signal?: AbortSignal): Promise<Descriptor> {
+    return this.#anyHost('pull', signal, async (client) => {
+      const look = async (kind: string, accept: string, accepted: readonly number[]): Promise<Answer> => {
+        const path = `${this.reference.repository}/${kind}/${digest}`;
+        const scopes = this.scopes('pull');
+        const answer = await client.send(
+          { method: 'HEAD', path, headers: { accept }, scopes, signal },
+          accepted,
+        );
+        answer.body.destroy();
+        return answer;
+      };
+      const blob = await look('blobs', '*/*', [200, 404]);
+      const answer = blob.status === 200 ? blob : await look('manifests', ACCEPT, [200]);
+      const size = Number(answer.headers['content-length'] ?? -1);
+      if (!(size >= 0)) throw dataLoss(`${answer.url.origin}: it does not say how long ${digest} is`);
+      return { mediaType: typeOf(answer), digest, size: BigInt(size), annotations: {} };
     });
   }
 

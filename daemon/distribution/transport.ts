@@ -3,7 +3,7 @@ import { getCACertificates } from 'node:tls';
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Readable } from 'node:stream';
 import { Agent, type Dispatcher, request } from 'undici';
-import { Code } from '../../ttrpc/errors.ts';
+import { Code, messageOf } from '../../ttrpc/errors.ts';
 import { RegistryError, connectionError } from './retry.ts';
 
 export interface Tls {
@@ -33,6 +33,20 @@ export interface Answer {
   readonly url: URL;
 }
 
+/** Is told of every exchange, for whoever looks for what is wrong with a registry. */
+export type Trace = (exchange: Exchange) => void;
+
+export interface Exchange {
+  /** `GET https://registry.example/v2/`. */
+  readonly request: string;
+  readonly sent: Headers;
+  readonly milliseconds: number;
+  /** What went wrong, when there is no answer. */
+  readonly failure?: string;
+  readonly status?: number;
+  readonly received?: IncomingHttpHeaders;
+}
+
 const MAX_REDIRECTS = 10;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 /** Milliseconds. A body may take any time as long as some of it arrives within this. */
@@ -41,8 +55,10 @@ const IDLE_TIMEOUT = 60_000;
 
 export class Transport {
   readonly #agent: Agent;
+  readonly #trace: Trace | undefined;
 
-  constructor(tls?: Tls) {
+  constructor(tls?: Tls, trace?: Trace) {
+    this.#trace = trace;
     this.#agent = new Agent({
       connect: { timeout: CONNECT_TIMEOUT, ...(tls && tlsOptions(tls)) },
       headersTimeout: IDLE_TIMEOUT,
@@ -87,13 +103,18 @@ export class Transport {
       ...(body && { body }),
       ...(signal && { signal }),
     };
+    const began = performance.now();
+    const exchange = { request: describe(call), sent: headers };
+    const milliseconds = (): number => performance.now() - began;
     try {
-      const { statusCode, headers, body } = await request(url, options);
+      const { statusCode: status, headers: received, body } = await request(url, options);
       // What is destroyed early must not end the process.
       body.on('error', () => undefined);
-      return { status: statusCode, headers, body };
+      this.#trace?.({ ...exchange, milliseconds: milliseconds(), status, received });
+      return { status, headers: received, body };
     } catch (error) {
       signal?.throwIfAborted();
+      this.#trace?.({ ...exchange, milliseconds: milliseconds(), failure: messageOf(error) });
       throw connectionError(describe(call), error);
     }
   }

@@ -14,8 +14,7 @@ import type { Namespace } from '../identifiers.ts';
 /** The label of a compressed layer that has its diff id. */
 const UNCOMPRESSED = 'containerd.io/uncompressed';
 
-/** @param sync whether unpacked layers are always on the disk before a call answers */
-export function diffService(differ: Differ, content: NamespacedContent, sync = false): Service {
+export function diffService(differ: Differ, content: NamespacedContent): Service {
   return service(DiffDefinition, {
     async apply({ diff, mounts, syncFs }, context) {
       const layer = given(diff);
@@ -24,7 +23,7 @@ export function diffService(differ: Differ, content: NamespacedContent, sync = f
       const { mediaType, digest, size } = await differ.apply(layer, mounts, {
         openBlob: () => content.openBlob(namespace, blob),
         signal: context.signal,
-        sync: syncFs || sync,
+        sync: syncFs,
       });
       return { applied: { mediaType, digest, size: BigInt(size) } };
     },

@@ -26,7 +26,7 @@ export function snapshotsService(snapshotters: Snapshotters): Service {
     },
 
     mounts: async ({ snapshotter, key }, context) => ({
-      mounts: await snapshotters.get(snapshotter).mounts(namespaceOf(context), key, context.signal),
+      mounts: snapshotters.get(snapshotter).mounts(namespaceOf(context), key),
     }),
 
     async commit({ snapshotter, name, key, labels }, context) {

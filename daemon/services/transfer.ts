@@ -2,40 +2,43 @@ import {
   AuthRequest,
   AuthResponse,
   AuthType,
-  ImageExportStream,
-  ImageImportStream,
-  ImageStore,
-  OCIRegistry,
+  type ImageExportStream,
+  type ImageImportStream,
+  type ImageStore,
   Progress,
 } from '../../proto/gen/containerd/types/transfer.ts';
 import { TransferDefinition } from '../../proto/gen/containerd/services/transfer.ts';
+import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import type { Any } from '../../proto/gen/google/protobuf/any.ts';
+import type { Content, Tls as WireTls } from '../../proto/gen/moor/transfer/v1.ts';
 import { invalidArgument, unimplemented } from '../../ttrpc/errors.ts';
 import type { CallContext } from '../../ttrpc/service.ts';
+import { parseDigest } from '../content/digest.ts';
 import { messageAny, typeNameOf } from '../distribution/any.ts';
 import type { Credentials, CredentialSource } from '../distribution/auth.ts';
 import { ByteSender, receiveBytes } from '../distribution/byte-stream.ts';
 import type { Distribution, Session } from '../distribution/distribution.ts';
+import { download } from '../distribution/download.ts';
 import { exportImages } from '../distribution/export.ts';
 import { importImages } from '../distribution/import.ts';
 import { nameImported } from '../distribution/naming.ts';
-import { hostPlatform, normalize, targetsOf } from '../distribution/platform.ts';
-import type { Report } from '../distribution/progress.ts';
+import { type Target, hostPlatform, normalize, targetsOf } from '../distribution/platform.ts';
+import { type Report, tracer } from '../distribution/progress.ts';
 import { type Selection, fetchImage } from '../distribution/pull.ts';
-import { pushImage } from '../distribution/push.ts';
+import { pushImage, pushObject } from '../distribution/push.ts';
 import { parseReference } from '../distribution/reference.ts';
 import { Registry } from '../distribution/registry.ts';
 import type { Channel, Streams } from '../distribution/streams.ts';
+import type { Tls } from '../distribution/transport.ts';
+import { Places } from '../distribution/turns.ts';
 import { unpackImage } from '../distribution/unpack-image.ts';
 import { leaseOf, namespaceOf } from '../grpc/context.ts';
 import { type Service, service } from '../grpc/server.ts';
 import { DEFAULT_SNAPSHOTTER } from '../snapshots/snapshotter.ts';
+import { type End, endOf } from './transfer-ends.ts';
 
-const types = { OCIRegistry, ImageStore, ImageImportStream, ImageExportStream };
-
-type End = {
-  [K in keyof typeof types]: { readonly kind: K; readonly value: ReturnType<(typeof types)[K]['decode']> };
-}[keyof typeof types];
+type From = Extract<End, { kind: 'registry' }>['value'];
+type To = Extract<End, { kind: 'store' }>['value'];
 
 const PREFIX = 'containerd.types.transfer.';
 
@@ -76,52 +79,95 @@ class Transfer {
   }
 
   async run(session: Session, source: End, destination: End): Promise<void> {
-    if (source.kind === 'OCIRegistry' && destination.kind === 'ImageStore')
+    if (source.kind === 'registry' && destination.kind === 'store')
       return this.#pull(session, source.value, destination.value);
-    if (source.kind === 'ImageStore' && destination.kind === 'OCIRegistry')
-      return this.#push(session, source.value, destination.value);
-    if (source.kind === 'ImageStore' && destination.kind === 'ImageStore')
-      return this.#tag(session, source.value, destination.value);
-    if (source.kind === 'ImageImportStream' && destination.kind === 'ImageStore')
+    if (source.kind === 'registry' && destination.kind === 'content')
+      return this.#fetch(session, source.value, destination.value);
+    if (source.kind === 'store' && destination.kind === 'registry')
+      return this.#push(session, source.value.store, destination.value);
+    if (source.kind === 'content' && destination.kind === 'registry')
+      return this.#pushContent(session, source.value, destination.value);
+    if (source.kind === 'store' && destination.kind === 'store')
+      return this.#tag(session, source.value.store, destination.value.store);
+    if (source.kind === 'importStream' && destination.kind === 'store')
       return this.#import(session, source.value, destination.value);
-    if (source.kind === 'ImageStore' && destination.kind === 'ImageExportStream')
-      return this.#export(session, source.value, destination.value);
+    if (source.kind === 'store' && destination.kind === 'exportStream')
+      return this.#export(session, source.value.store, destination.value);
     throw unimplemented(
       `transfer from ${source.kind} to ${destination.kind} is not possible: not implemented`,
     );
   }
 
-  async #pull(session: Session, from: OCIRegistry, to: ImageStore): Promise<void> {
+  async #pull(session: Session, from: From, { store: to, metadataOnly }: To): Promise<void> {
     const { report } = session;
-    report({ event: `Resolving from ${from.reference}` });
-    await using registry = await this.#registry(from);
-    const target = await fetchImage(this.#distribution, session, registry, selectionOf(to));
-    await this.#distribution.name(session, to.name || from.reference, target, to.labels);
+    const { reference } = from.registry;
+    report({ event: `Resolving from ${reference}` });
+    await using registry = await this.#registry(session, from);
+    const selection = { ...selectionOf(to), metadataOnly };
+    const target = await fetchImage(this.#distribution, limited(session, from), registry, selection);
+    await this.#distribution.name(session, to.name || reference, target, to.labels);
     for (const { name } of to.extraReferences.filter(({ isPrefix, name }) => !isPrefix && name !== ''))
       await this.#distribution.name(session, name, target, to.labels);
-    report({ event: `Completed pull from ${from.reference}` });
+    report({ event: `Completed pull from ${reference}` });
   }
 
-  async #push(session: Session, from: ImageStore, to: OCIRegistry): Promise<void> {
-    const { images } = this.#distribution;
-    const { target } = images.get(session.namespace, from.name);
-    session.report({ event: `Pushing to ${to.reference}` });
-    await using registry = await this.#registry(to);
-    await pushImage(this.#distribution, session, registry, target!, targetsOf(from.platforms));
-    session.report({ event: `Completed push to ${to.reference}` });
+  /** Brings one thing, which only the lease of the call holds. */
+  async #fetch(session: Session, from: From, { digest }: Content): Promise<void> {
+    await using registry = await this.#registry(session, from);
+    const { signal } = session;
+    const found =
+      digest === '' ? await registry.resolve(signal) : await registry.find(parseDigest(digest), signal);
+    session.report({ event: 'resolved', name: found.digest, desc: found });
+    const { content, downloads } = this.#distribution;
+    await download(registry, found, { content, downloads, ...session });
   }
 
+  async #push(session: Session, from: ImageStore, to: From): Promise<void> {
+    const { target } = this.#distribution.images.get(session.namespace, from.name);
+    await this.#send(session, target!, to, targetsOf(from.platforms));
+  }
+
+  async #pushContent(session: Session, { digest, mediaType, isImage }: Content, to: From): Promise<void> {
+    const { size } = this.#distribution.content.info(session.namespace, parseDigest(digest));
+    if (mediaType === '') throw invalidArgument('content is pushed with a media type: invalid argument');
+    const descriptor = { mediaType, digest, size, annotations: {} };
+    if (isImage) return this.#send(session, descriptor, to, []);
+    await using registry = await this.#registry(session, to);
+    await pushObject(this.#distribution, session, registry, descriptor);
+  }
+
+  async #send(session: Session, target: Descriptor, to: From, targets: Target[]): Promise<void> {
+    const { reference } = to.registry;
+    const { nonDistributable } = to;
+    session.report({ event: `Pushing to ${reference}` });
+    await using registry = await this.#registry(session, to);
+    const options = { targets, nonDistributable };
+    await pushImage(this.#distribution, limited(session, to), registry, target, options);
+    session.report({ event: `Completed push to ${reference}` });
+  }
+
+  /** Gives another name, or unpacks for another platform, or both. */
   async #tag(session: Session, from: ImageStore, to: ImageStore): Promise<void> {
     const { target, labels } = this.#distribution.images.get(session.namespace, from.name);
+    for (const job of selectionOf(to).unpacks ?? [])
+      await unpackImage(this.#distribution, session, target!, job);
+    if (to.name === from.name) return;
     await this.#distribution.name(session, to.name, target!, { ...labels, ...to.labels });
   }
 
-  async #import(session: Session, { stream }: ImageImportStream, to: ImageStore): Promise<void> {
+  async #import(
+    session: Session,
+    { stream, forceCompress }: ImageImportStream,
+    { store: to, indexName }: To,
+  ): Promise<void> {
     const channel = this.#streams.get(session.namespace, stream);
     session.report({ event: 'Importing' });
     try {
       const bytes = receiveBytes(channel, session.signal);
-      const found = await importImages(this.#distribution, session, bytes);
+      const found = await importImages(this.#distribution, session, bytes, {
+        compress: forceCompress,
+        indexName,
+      });
       for (const { snapshotter, target } of selectionOf(to).unpacks ?? []) {
         for (const { descriptor } of found)
           await unpackImage(this.#distribution, session, descriptor, { snapshotter, target });
@@ -153,12 +199,15 @@ class Transfer {
     session.report({ event: 'Completed export' });
   }
 
-  #registry({ reference, resolver }: OCIRegistry): Promise<Registry> {
+  #registry({ report }: Session, { registry: { reference, resolver }, tls }: From): Promise<Registry> {
+    const isTraced = resolver?.httpTrace === true || resolver?.httpDebug === true;
     return Registry.open(parseReference(reference), {
       credentials: this.#credentials(reference, resolver?.authStream ?? ''),
       headers: resolver?.headers ?? {},
-      directory: resolver?.hostDir || this.#distribution.hosts,
+      directory: resolver?.hostDir,
       scheme: resolver?.defaultScheme,
+      tls: tls && tlsOf(tls),
+      trace: isTraced ? tracer(report, resolver.httpDebug) : undefined,
     });
   }
 
@@ -178,6 +227,18 @@ class Transfer {
       return asked;
     };
   }
+}
+
+function limited(session: Session, { maxConcurrency }: From): Session {
+  return maxConcurrency === 0 ? session : { ...session, places: new Places(maxConcurrency) };
+}
+
+function tlsOf({ ca, clientCertificate, clientKey, skipVerify }: WireTls): Tls {
+  const client =
+    clientCertificate.length === 0
+      ? []
+      : [{ cert: clientCertificate, key: clientKey.length === 0 ? clientCertificate : clientKey }];
+  return { ca: ca.length === 0 ? [] : [ca], client, skipVerify };
 }
 
 function credentialsFrom(answer: Any): Credentials | undefined {
@@ -208,18 +269,6 @@ function selectionOf({ platforms, allMetadata, manifestLimit, unpacks }: ImageSt
       snapshotter: snapshotter || DEFAULT_SNAPSHOTTER,
     })),
   };
-}
-
-function endOf(what: string, any: Any | undefined): End {
-  if (any === undefined) throw invalidArgument(`${what} must be set: invalid argument`);
-  const name = typeNameOf(any);
-  const kind = name.slice(PREFIX.length);
-  if (!name.startsWith(PREFIX) || !Object.hasOwn(types, kind))
-    throw unimplemented(
-      `${what} of the type ${JSON.stringify(name.slice(0, 160))} is not known: not implemented`,
-    );
-  const type = types[kind as keyof typeof types];
-  return { kind, value: type.decode(any.value) } as End;
 }
 
 function reporter(channel: Channel | undefined): Report {

@@ -36,17 +36,10 @@ export class LocalSnapshotter implements Snapshotter {
   readonly #reclaimer: Reclaimer;
   readonly #exchange: Pick<Exchange, 'publish'>;
   readonly #log: Logger;
-  readonly #removesAtOnce: boolean;
   /** Numbers whose files are being made and that have no record yet. */
   readonly #making = new Set<number>();
 
-  private constructor(
-    name: string,
-    backend: Backend,
-    { database, exchange, log }: Surroundings,
-    removesAtOnce: boolean,
-  ) {
-    this.#removesAtOnce = removesAtOnce;
+  private constructor(name: string, backend: Backend, { database, exchange, log }: Surroundings) {
     this.name = name;
     this.#backend = backend;
     this.#tree = new SnapshotTree(database, name);
@@ -55,28 +48,19 @@ export class LocalSnapshotter implements Snapshotter {
     this.#log = log;
   }
 
-  /**
-   * Brings records and files together again, whatever ended the daemon before.
-   *
-   * @param removesAtOnce whether `remove` waits until the files are gone
-   */
-  static async open(
-    name: string,
-    backend: Backend,
-    surroundings: Surroundings,
-    removesAtOnce = false,
-  ): Promise<LocalSnapshotter> {
-    const snapshotter = new LocalSnapshotter(name, backend, surroundings, removesAtOnce);
+  /** Brings records and files together again, whatever ended the daemon before. */
+  static async open(name: string, backend: Backend, surroundings: Surroundings): Promise<LocalSnapshotter> {
+    const snapshotter = new LocalSnapshotter(name, backend, surroundings);
     await snapshotter.#recover(surroundings.database);
     return snapshotter;
   }
 
   stat(namespace: Namespace, key: string): Info {
-    return this.#shown(this.#tree.get(namespace, key));
+    return this.#tree.get(namespace, key).info;
   }
 
   list(namespace: Namespace, filters: readonly string[] = []): Info[] {
-    return this.#tree.list(namespace, filters, (snapshot) => this.#shown(snapshot));
+    return this.#tree.list(namespace, filters);
   }
 
   async prepare(
@@ -99,7 +83,7 @@ export class LocalSnapshotter implements Snapshotter {
     return this.#create(namespace, newSnapshot(Kind.VIEW, key, parent, creation), creation.signal);
   }
 
-  async mounts(namespace: Namespace, key: string): Promise<Mount[]> {
+  mounts(namespace: Namespace, key: string): Mount[] {
     const snapshot = this.#tree.get(namespace, key);
     if (snapshot.info.kind === Kind.COMMITTED) {
       throw failedPrecondition(`requested snapshot ${key} not active or view: failed precondition`);
@@ -128,7 +112,6 @@ export class LocalSnapshotter implements Snapshotter {
 
   async remove(namespace: Namespace, key: string, lease?: string): Promise<void> {
     this.reclaim(namespace, await this.#tree.remove(namespace, key, lease));
-    if (this.#removesAtOnce) await this.settled();
   }
 
   /** Resolves when the files of what was removed are gone, as far as that is known here. */
@@ -155,12 +138,6 @@ export class LocalSnapshotter implements Snapshotter {
     this.#reclaimer.add([id]);
     const event = pack('SnapshotRemove', SnapshotRemove, { key, snapshotter: this.name });
     this.#exchange.publish(namespace, '/snapshot/remove', event);
-  }
-
-  #shown(snapshot: Snapshot): Info {
-    const { info } = snapshot;
-    const labels = this.#backend.labels?.(placeOf(snapshot));
-    return labels === undefined ? info : { ...info, labels: { ...info.labels, ...labels } };
   }
 
   async #create(
