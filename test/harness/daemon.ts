@@ -58,6 +58,7 @@ export class Daemon implements AsyncDisposable {
   readonly log: string;
   readonly #options: DaemonOptions;
   readonly #namespaces = new Set<string>();
+  readonly #users = new AsyncDisposableStack();
   #child: ChildProcess | undefined;
 
   private constructor(peer: Peer, options: DaemonOptions) {
@@ -191,8 +192,14 @@ export class Daemon implements AsyncDisposable {
       .filter((pid) => this.#mine(pid));
   }
 
+  /** Has something that runs on this daemon end before it does. */
+  use<T extends AsyncDisposable>(user: T): T {
+    return this.#users.use(user);
+  }
+
   /** Ends the daemon, its containers and shims, and removes everything it made. */
   async stop(): Promise<void> {
+    await this.#users.disposeAsync();
     if (this.#child !== undefined) await this.#end('SIGTERM');
     for (const pid of this.shims()) await killProcess(pid);
     for (const namespace of this.#namespaces) {

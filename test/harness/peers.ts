@@ -7,6 +7,7 @@
 import { after, afterEach, before, beforeEach, describe, type TestContext } from 'node:test';
 import type { Ctr } from './ctr.ts';
 import { Daemon, type DaemonOptions, type Peer } from './daemon.ts';
+import { Dockerd, type DockerdOptions } from './dockerd.ts';
 
 /** What the tests of one suite share: a daemon, and ctr in a namespace of it. */
 export interface Rig {
@@ -69,4 +70,39 @@ export function suite(topic: string, options: SuiteOptions, tests: (rig: Rig) =>
       });
     });
   }
+}
+
+export interface DockerRig extends Rig {
+  readonly docker: Dockerd;
+}
+
+/** Declares a suite as `suite` does, with a dockerd over the daemon. */
+export function dockerSuite(
+  topic: string,
+  options: SuiteOptions & DockerdOptions,
+  tests: (rig: DockerRig) => void,
+): void {
+  suite(topic, options, (rig) => {
+    let docker: Dockerd | undefined;
+    before(async () => {
+      docker = rig.daemon.use(await Dockerd.start(rig.daemon, options));
+    });
+    afterEach((context) => {
+      const test = context as TestContext;
+      if (!test.passed) test.diagnostic(`log of dockerd:\n${docker?.tail() ?? '(not started)'}`);
+    });
+    tests({
+      peer: rig.peer,
+      get daemon() {
+        return rig.daemon;
+      },
+      get ctr() {
+        return rig.ctr;
+      },
+      get docker() {
+        if (docker === undefined) throw new Error('dockerd has not been started');
+        return docker;
+      },
+    });
+  });
 }
