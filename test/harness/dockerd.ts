@@ -241,14 +241,19 @@ export class Dockerd implements AsyncDisposable {
 
   #flags(): string[] {
     const below = (name: string) => join(this.directory, name);
-    return [
-      ...['--containerd', this.#daemon.address, '-H', `unix://${this.socket}`],
-      ...['--data-root', below('data'), '--exec-root', below('exec'), '--pidfile', below('pid')],
-      ...['--config-file', below('config.json')],
-      ...['--storage-driver', 'overlay2', '--cgroup-parent', `/${this.cgroup}`],
-      ...(this.#options.liveRestore === true ? ['--live-restore'] : []),
-      ...(this.#options.flags ?? []),
-    ];
+    const settings = {
+      containerd: this.#daemon.address,
+      host: `unix://${this.socket}`,
+      'data-root': below('data'),
+      'exec-root': below('exec'),
+      pidfile: below('pid'),
+      'config-file': below('config.json'),
+      'storage-driver': 'overlay2',
+      'cgroup-parent': `/${this.cgroup}`,
+      'live-restore': this.#options.liveRestore === true,
+    };
+    const flags = Object.entries(settings).map(([name, value]) => `--${name}=${value}`);
+    return [...flags, ...(this.#options.flags ?? [])];
   }
 
   /** The client must not find the configuration and credentials of whoever runs the tests. */
