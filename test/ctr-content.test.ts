@@ -3,10 +3,11 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { suite } from './harness/peers.ts';
+import { blobsOnDisk } from './harness/storage.ts';
 import { eventually } from './harness/wait.ts';
 
 const digestOf = (bytes: Buffer | string): string =>
@@ -62,11 +63,7 @@ suite('ctr content and images', {}, (rig) => {
   };
   const digests = async (): Promise<string[]> =>
     (await rig.ctr.ok('content', 'ls', '-q')).split('\n').slice(0, -1).sort();
-  const onDisk = (): string[] => {
-    const root =
-      rig.peer === 'moord' ? 'content/blobs/sha256' : 'io.containerd.content.v1.content/blobs/sha256';
-    return readdirSync(join(rig.daemon.root, root)).map((name) => `sha256:${name}`);
-  };
+  const onDisk = (): string[] => blobsOnDisk(rig.daemon);
   const refused = async (args: string[], message: RegExp): Promise<void> => {
     const outcome = await rig.ctr.call(args);
     assert.equal(outcome.code, 1);

@@ -1,13 +1,14 @@
 /** Snapshots by Debian's ctr and by a gRPC client, on both snapshotters that every host has. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { SnapshotsDefinition } from '../proto/gen/containerd/services/snapshots.ts';
 import { Code } from '../ttrpc/errors.ts';
 import { Daemon } from './harness/daemon.ts';
 import { type Rig, suite } from './harness/peers.ts';
+import { snapshotFolder, snapshotsOnDisk } from './harness/storage.ts';
 import { eventually } from './harness/wait.ts';
 
 /** Mounts as `ctr snapshots mounts` says to, lets `act` work there, and unmounts. */
@@ -26,12 +27,6 @@ async function mounted<T>(
   } finally {
     execFileSync('umount', [path]);
   }
-}
-
-function folder({ peer, daemon }: Rig, snapshotter: string): string {
-  return peer === 'moord'
-    ? join(daemon.root, 'snapshots', snapshotter)
-    : join(daemon.root, `io.containerd.snapshotter.v1.${snapshotter}`, 'snapshots');
 }
 
 suite('ctr snapshots', {}, (rig) => {
@@ -106,7 +101,7 @@ suite('ctr snapshots', {}, (rig) => {
       assert.deepEqual(await rows(), []);
       // containerd lets them lie until something else starts a collection.
       if (rig.peer === 'moord')
-        await eventually('the files are gone', () => readdirSync(folder(rig, snapshotter)).length === 0);
+        await eventually('the files are gone', () => snapshotsOnDisk(rig.daemon, snapshotter).length === 0);
     });
   }
 
@@ -117,7 +112,7 @@ suite('ctr snapshots', {}, (rig) => {
     assert.deepEqual([status('overlayfs'), status('native')], ['ok', 'ok']);
     // Debian's containerd is built without it.
     if (rig.peer === 'moord') assert.equal(status('btrfs'), 'skip');
-    assert.ok(existsSync(folder(rig, 'native')));
+    assert.ok(existsSync(snapshotFolder(rig.daemon, 'native')));
   });
 
   it('are known by their codes to other clients', async () => {
@@ -166,7 +161,6 @@ suite('ctr snapshots', {}, (rig) => {
     assert.match((await ctr.call(['snapshots', 'info', 'other'])).stderr, /not found/);
     await ctr.ok('snapshots', 'rm', 'box');
     if (rig.peer !== 'moord') return;
-    const files = folder({ ...rig, daemon, ctr }, 'overlayfs');
-    await eventually('one is left', () => readdirSync(files).length === 1);
+    await eventually('one is left', () => snapshotsOnDisk(daemon).length === 1);
   });
 });

@@ -47,6 +47,11 @@ export class Ctr {
     return this.call(this.runArgs(id, command, flags), options);
   }
 
+  /** `ctr run --rm` of an image in the foreground, whatever its exit code. Without a command the image's own is run. */
+  runImage(image: string, id: string, command: readonly string[] = [], flags: readonly string[] = []) {
+    return this.call(['run', '--rm', '--fifo-dir', this.fifos, ...flags, image, id, ...command]);
+  }
+
   /** `ctr run -d`, which must succeed. */
   async runDetached(id: string, command: readonly string[], flags: readonly string[] = []): Promise<void> {
     await this.ok(...this.runArgs(id, command, ['-d', '--null-io', ...flags]));

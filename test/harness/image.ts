@@ -1,6 +1,6 @@
 /** Images for tests, as the archives other tools write: OCI layouts, and what `docker save` wrote before and since. */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import {
   type MadeImage,
@@ -152,7 +152,8 @@ function packed(file: string, write: (directory: string) => void): string {
   const directory = mkdtempSync(`${dirname(file)}/pack-`);
   try {
     write(directory);
-    execFileSync('tar', ['-cf', file, '-C', directory, '.']);
+    // Named without `./`, as the tools do: containerd follows symbolic links only then.
+    execFileSync('tar', ['-cf', file, '-C', directory, ...readdirSync(directory)]);
   } finally {
     rmSync(directory, { recursive: true });
   }
