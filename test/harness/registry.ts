@@ -42,7 +42,11 @@ export class LocalRegistry implements AsyncDisposable {
     mkdirSync(join(this.hostsDir, host), { recursive: true });
     const scheme = this.ca === undefined ? 'http' : 'https';
     const ca = this.ca === undefined ? '' : `ca = "${this.ca}"\n`;
-    writeFileSync(join(this.hostsDir, host, 'hosts.toml'), `server = "${scheme}://${host}"\n${ca}`);
+    const server = `${scheme}://${host}`;
+    writeFileSync(
+      join(this.hostsDir, host, 'hosts.toml'),
+      `server = "${server}"\n[host."${server}"]\ncapabilities = ["pull", "resolve", "push"]\n${ca}`,
+    );
   }
 
   static async start(options: RegistryOptions = {}): Promise<LocalRegistry> {
