@@ -81,10 +81,10 @@ suite('ctr run of an image', {}, (rig) => {
     const given = join(rig.daemon.directory, 'given');
     writeFileSync(given, 'from the host\n');
     const mounts = [
-      ...['--mount', `type=bind,src=${given},dst=/tmp/given,options=rbind:ro`],
-      ...['--mount', 'type=tmpfs,src=tmpfs,dst=/run/here,options=mode=0700:size=64k'],
-      ...['--mount', 'type=cgroup,src=cgroup,dst=/sys/fs/cgroup,options=ro'],
-    ];
+      ['--mount', `type=bind,src=${given},dst=/tmp/given,options=rbind:ro`],
+      ['--mount', 'type=tmpfs,src=tmpfs,dst=/run/here,options=mode=0700:size=64k'],
+      ['--mount', 'type=cgroup,src=cgroup,dst=/sys/fs/cgroup,options=ro'],
+    ].flat();
     const script =
       'cat /tmp/given; touch /run/here/x && echo tmpfs; touch /x 2>/dev/null || echo fixed; cat /sys/fs/cgroup/memory/memory.limit_in_bytes';
     const flags = ['--read-only', '--memory-limit', '33554432', ...mounts];
