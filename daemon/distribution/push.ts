@@ -11,10 +11,8 @@ import { MAX_MANIFEST, type Registry } from './registry.ts';
 import { RegistryError, withRetries } from './retry.ts';
 import { addSource, sourcesOf } from './sources.ts';
 import { together } from './turns.ts';
-import { type Answer, locationOf } from './transport.ts';
-
-/** Bytes sent in one request; a blob that is larger goes in several. */
-const CHUNK = 8 << 20;
+import type { Answer } from './transport.ts';
+import { Upload, uploadLocation } from './upload.ts';
 
 export interface PushOptions {
   /** Platforms; all that is there when there are none. */
@@ -84,7 +82,7 @@ class Push {
   async blob(descriptor: Descriptor): Promise<void> {
     const { retries } = this.#registry;
     const { signal } = this.#session;
-    // An upload that breaks is begun again: how much of a chunk has arrived is told differently by every registry.
+    // An upload that the registry has forgotten is begun again.
     const isNew = await withRetries({ ...retries, attempts: 3 }, signal, () => this.#blob(descriptor));
     await this.#done(descriptor, isNew);
   }
@@ -114,17 +112,17 @@ class Push {
       const mount = { method: 'POST', path, query: { mount: digest, from }, signal } as const;
       const answer = await this.#try(mount, from);
       if (answer?.status === 201) return undefined;
-      if (answer !== undefined) return this.#location(answer);
+      if (answer !== undefined) return uploadLocation(answer);
     }
     const answer = await this.#registry.push({ method: 'POST', path, signal }, [202]);
     answer.body.destroy();
-    return this.#location(answer);
+    return uploadLocation(answer);
   }
 
   /** Whoever may not read the other repository sends the blob. */
   async #try(request: Parameters<Registry['push']>[0], from: string): Promise<Answer | undefined> {
     try {
-      const answer = await this.#registry.push(request, [201, 202], from);
+      const answer = await this.#registry.push(request, [201, 202], { from });
       answer.body.destroy();
       return answer;
     } catch (error) {
@@ -134,38 +132,13 @@ class Push {
     }
   }
 
-  #location({ headers, url }: Answer): URL {
-    const location = headers.location === undefined ? undefined : locationOf(headers.location, url);
-    if (location !== undefined) return location;
-    throw new RegistryError(
-      Code.Unavailable,
-      `${url.origin}: the registry does not say where to send a blob`,
-    );
-  }
-
   async #upload(descriptor: Descriptor, start: URL): Promise<void> {
     const { namespace, signal, report } = this.#session;
     const digest = parseDigest(descriptor.digest);
     await using blob = await this.#distribution.content.openBlob(namespace, digest);
     const step = { event: 'uploading', name: refKeyOf(descriptor), desc: descriptor, total: blob.size };
-    const headers = { 'content-type': 'application/octet-stream' };
-    let location = start;
-    let offset = 0;
-    for (; blob.size - offset > CHUNK; offset += CHUNK) {
-      report({ ...step, progress: offset });
-      const body = await read(blob, offset, CHUNK);
-      const range = { ...headers, 'content-range': `${offset}-${offset + CHUNK - 1}` };
-      const request = { method: 'PATCH', path: location, headers: range, body, signal } as const;
-      const answer = await this.#registry.push(request, [201, 202, 204]);
-      answer.body.destroy();
-      location = this.#location(answer);
-    }
-    report({ ...step, progress: offset });
-    const body = await read(blob, offset, blob.size - offset);
-    const query = { digest };
-    const request = { method: 'PUT', path: location, query, headers, body, signal } as const;
-    const answer = await this.#registry.push(request, [201, 204]);
-    answer.body.destroy();
+    const upload = new Upload(this.#registry, blob, start, signal);
+    await upload.send((progress) => report({ ...step, progress }));
   }
 
   async manifest(descriptor: Descriptor, isRoot: boolean): Promise<void> {
@@ -199,14 +172,4 @@ class Push {
       },
     );
   }
-}
-
-async function read(
-  blob: { read(buffer: Buffer, offset: number): Promise<number> },
-  offset: number,
-  length: number,
-): Promise<Buffer> {
-  const buffer = Buffer.allocUnsafeSlow(length);
-  await blob.read(buffer, offset);
-  return buffer;
 }

@@ -131,11 +131,20 @@ export class Registry implements AsyncDisposable {
     return client;
   }
 
-  /** Sends one request to the host that is pushed to, again if that may help. */
-  push(request: Omit<HostRequest, 'scopes'>, accepted: readonly number[], from?: string): Promise<Answer> {
+  /**
+   * Sends one request to the host that is pushed to, again if that may help.
+   *
+   * @param options another repository that is read for it; how often it is sent at most, if not as often as anything is
+   */
+  push(
+    request: Omit<HostRequest, 'scopes'>,
+    accepted: readonly number[],
+    { from, attempts = this.retries.attempts }: { from?: string; attempts?: number | undefined } = {},
+  ): Promise<Answer> {
     const scopes = [...this.scopes('pull,push'), ...(from === undefined ? [] : [`repository:${from}:pull`])];
     const client = this.pushHost;
-    return withRetries(this.retries, request.signal, () => client.send({ ...request, scopes }, accepted));
+    const retries = { ...this.retries, attempts };
+    return withRetries(retries, request.signal, () => client.send({ ...request, scopes }, accepted));
   }
 
   scopes(actions: string): string[] {
