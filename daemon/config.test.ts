@@ -94,7 +94,7 @@ test('what is of the wrong kind is refused, with its line', () => {
   refused('version = 1', 'moor.toml:1: version must be between 2 and 3, not 1');
   refused(
     '[timeouts]\n"moor.timeout.shutdown" = "soon"',
-    'moor.toml:2: timeouts.moor.timeout.shutdown must be a duration such as "2s", not "soon"',
+    'moor.toml:2: timeouts."moor.timeout.shutdown" must be a duration such as "2s", not "soon"',
   );
   refused('root = 2020-01-01', 'moor.toml:1: root must be a string, not a date');
 });
@@ -137,4 +137,101 @@ test('durations are read as Go writes them', () => {
   assert.equal(read('250ms'), 250);
   assert.equal(read('0'), 0);
   assert.equal(read('1500us'), 1.5);
+});
+
+test("containerd's plugin tables are read, and what asks for what is not there is refused", () => {
+  const config = parseConfig(
+    `version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+temp = "/t"
+imports = []
+[debug]
+  level = ""
+  format = "json"
+[cgroup]
+  path = ""
+[timeouts]
+  "io.containerd.timeout.shim.load" = "5s"
+[plugins]
+  [plugins."io.containerd.grpc.v1.cri"]
+    enable_selinux = true
+  [plugins."io.containerd.snapshotter.v1.devmapper"]
+    root_path = ""
+    async_remove = false
+  [plugins."io.containerd.snapshotter.v1.overlayfs"]
+    root_path = "/o"
+    mount_options = ["userxattr"]
+    upperdir_label = true
+  [plugins."io.containerd.runtime.v2.task"]
+    platforms = ["linux/amd64"]
+    sched_core = false
+`,
+    'x',
+  );
+  assert.equal(config.debug.level, 'info');
+  const overlay = config.plugins['io.containerd.snapshotter.v1.overlayfs'];
+  assert.deepEqual(overlay, {
+    root_path: '/o',
+    mount_options: ['userxattr'],
+    upperdir_label: true,
+    sync_remove: false,
+  });
+  assert.deepEqual(config.plugins['io.containerd.runtime.v2.task'].platforms, ['linux/amd64']);
+  assert.equal(config.plugins['io.containerd.gc.v1.scheduler'].mutation_threshold, 100);
+  assert.deepEqual(parseConfig(formatConfig(config), 'x'), config);
+
+  const at = (uri: string, line: string): string => `[plugins]\n\n[plugins."${uri}"]\n${line}\n`;
+  refused(
+    at('io.containerd.snapshotter.v1.overlayfs', 'slow_chown = true'),
+    'moor.toml:4: plugins."io.containerd.snapshotter.v1.overlayfs".slow_chown is not supported: files are never given other owners by copying',
+  );
+  refused(
+    at('io.containerd.snapshotter.v1.devmapper', 'pool_name = "p"'),
+    'moor.toml:4: there is no plugin io.containerd.snapshotter.v1.devmapper that could be set up; disable it or leave this out',
+  );
+  refused(
+    at('io.containerd.gc.v1.scheduler', 'pause_treshold = 0.1'),
+    'moor.toml:4: unknown key plugins."io.containerd.gc.v1.scheduler".pause_treshold',
+  );
+  refused(
+    at('io.containerd.gc.v1.scheduler', 'startup_delay = 5'),
+    'moor.toml:4: plugins."io.containerd.gc.v1.scheduler".startup_delay must be a duration such as "2s", not 5',
+  );
+  refused('imports = ["/x"]', 'moor.toml:1: imports is not supported: write everything into one file');
+});
+
+test('proxy plugins have an address and one of three types', () => {
+  const { proxy_plugins: proxies } = parseConfig(
+    `[proxy_plugins.lazy]
+type = "io.containerd.snapshotter.v1"
+address = "unix:///run/lazy.sock"
+platform = "linux/arm64/v8"
+capabilities = ["remap-ids"]
+[proxy_plugins.lazy.exports]
+root = "/var/lib/lazy"
+`,
+    'x',
+  );
+  assert.deepEqual(proxies.lazy, {
+    type: 'snapshot',
+    address: '/run/lazy.sock',
+    platform: 'linux/arm64/v8',
+    exports: { root: '/var/lib/lazy' },
+    capabilities: ['remap-ids'],
+    timeout: '10s',
+    work_timeout: '10m',
+  });
+  const table = (...lines: string[]): string => ['[proxy_plugins.x]', ...lines].join('\n');
+  refused(
+    table('type = "diff"'),
+    'moor.toml:1: proxy_plugins.x.address must be the path of a unix socket, not ""',
+  );
+  refused(
+    table('type = "diff"', 'address = "x.sock"'),
+    'moor.toml:3: proxy_plugins.x.address must be the absolute path of a unix socket, not "x.sock"',
+  );
+  refused(
+    table('address = "/x"', 'type = "sandbox"'),
+    'moor.toml:3: proxy_plugins.x.type must be one of snapshot, content, diff, not "sandbox"',
+  );
 });

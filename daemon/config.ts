@@ -1,47 +1,87 @@
 /** The daemon's configuration: a TOML file whose keys are containerd's where it has them. */
 import { readFileSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
-import { TomlError, parse, stringify } from 'smol-toml';
+import { TomlError, type TomlTable, type TomlValue, parse, stringify } from 'smol-toml';
 import { levels } from './log.ts';
 import {
+  type Kind,
   type Of,
   SchemaError,
+  absent,
+  absentTable,
   choice,
   duration,
   integer,
   milliseconds,
+  optionalPath,
   table,
+  tableOf,
   text,
   texts,
 } from './schema.ts';
+import { proxyPlugin } from './proxy/settings.ts';
+import { pluginSettings } from './plugin-settings.ts';
 
 /** `io.containerd.grpc.v1.leases`: a plugin's type with its id. */
 const pluginUri = /^[a-z0-9-]+(?:\.[a-z0-9-]+)+\.v\d+\.[\w-]+$/;
 const MAX_ID = 2 ** 32 - 2;
 const MEGABYTE = 1 << 20;
 
+/** Of containerd's timeouts: Moor knows by itself when a shim is gone. */
+const containerdTimeout = absent(['0s', '2s', '3s', '5s', '10s', '1m0s'], 'this time is not configurable');
+
 const owner = { uid: integer(0, 0, MAX_ID), gid: integer(0, 0, MAX_ID) };
+
+/** containerd's files have an empty one. */
+const logLevel: Kind<(typeof levels)[number]> = {
+  read: (value, path) => choice(levels, 'info').read(value === '' ? undefined : value, path),
+};
 
 const schema = table({
   version: integer(3, 2, 3),
   root: text('/var/lib/moor'),
   state: text('/run/moor'),
+  /** Given to shims and helpers as TMPDIR. */
+  temp: optionalPath(),
+  plugin_dir: absent([''], 'plugins are programs behind a socket (proxy_plugins), not libraries'),
+  imports: absent([[]], 'write everything into one file'),
   oom_score: integer(0, -1000, 1000),
   disabled_plugins: texts(pluginUri, 'plugin URI'),
   required_plugins: texts(pluginUri, 'plugin URI'),
+  cgroup: absentTable({ path: absent([''], 'start the daemon in the cgroup it is to be in') }),
   grpc: table({
     address: text('/run/moor/moor.sock'),
     ...owner,
+    tcp_address: absent([''], 'the API is served on a unix socket only'),
+    tcp_tls_ca: absent([''], 'the API is served on a unix socket only'),
+    tcp_tls_cert: absent([''], 'the API is served on a unix socket only'),
+    tcp_tls_key: absent([''], 'the API is served on a unix socket only'),
     max_recv_message_size: integer(16 * MEGABYTE, 1024, 1024 * MEGABYTE),
     max_send_message_size: integer(16 * MEGABYTE, 1024, 1024 * MEGABYTE),
   }),
   ttrpc: table({ address: text(''), ...owner }),
-  debug: table({ level: choice(levels, 'info') }),
+  debug: table({
+    level: logLevel,
+    address: absent([''], 'there is no debugging socket'),
+    uid: absent([0], 'there is no debugging socket'),
+    gid: absent([0], 'there is no debugging socket'),
+    format: absent(['', 'json'], 'the log is JSON, a line each'),
+  }),
   /** How Moor's own shims are started: forked from one template, or each afresh. */
   shim: table({ spawn: choice(['fork', 'exec'] as const, 'fork') }),
   timeouts: table({
     'moor.timeout.shutdown': duration('5s'),
+    'io.containerd.timeout.bolt.open': containerdTimeout,
+    'io.containerd.timeout.metrics.shimstats': containerdTimeout,
+    'io.containerd.timeout.shim.cleanup': containerdTimeout,
+    'io.containerd.timeout.shim.load': containerdTimeout,
+    'io.containerd.timeout.shim.shutdown': containerdTimeout,
+    'io.containerd.timeout.task.state': containerdTimeout,
   }),
+  stream_processors: absent([{}], 'layers are unpacked by the differ alone'),
+  /** Snapshotters, content stores and differs that other processes serve. */
+  proxy_plugins: tableOf(/^[\w.-]+$/, proxyPlugin),
+  plugins: pluginSettings,
 });
 
 export type Config = Of<typeof schema>;
@@ -73,7 +113,7 @@ export function defaultConfig(): Config {
  */
 export function parseConfig(toml: string, path: string): Config {
   try {
-    return schema.read(parse(toml), []);
+    return schema.read(withoutDisabled(parse(toml)), []);
   } catch (error) {
     if (error instanceof TomlError) {
       throw new ConfigError(`${path}:${error.line}: ${error.message.split('\n')[0]}`, { cause: error });
@@ -83,6 +123,18 @@ export function parseConfig(toml: string, path: string): Config {
     }
     throw error;
   }
+}
+
+/** Leaves out the settings of disabled plugins, which need not even be there. */
+function withoutDisabled(parsed: TomlTable): TomlTable {
+  const { disabled_plugins: disabled, plugins } = parsed;
+  if (!Array.isArray(disabled) || !isTable(plugins)) return parsed;
+  const left = Object.entries(plugins).filter(([uri]) => !disabled.includes(uri));
+  return { ...parsed, plugins: Object.fromEntries(left) };
+}
+
+function isTable(value: TomlValue | undefined): value is TomlTable {
+  return typeof value === 'object' && !Array.isArray(value) && !(value instanceof Date);
 }
 
 /**
@@ -134,7 +186,7 @@ export function ttrpcAddress(config: Config): string {
 }
 
 /** Milliseconds of one of the configured timeouts. */
-export function timeout(config: Config, name: keyof Config['timeouts']): number {
+export function timeout(config: Config, name: 'moor.timeout.shutdown'): number {
   return milliseconds(config.timeouts[name])!;
 }
 

@@ -9,13 +9,14 @@ import { type Config, timeout, ttrpcAddress } from './config.ts';
 import { NamespacedContent } from './content/namespaced-content.ts';
 import { ContentStore } from './content/store.ts';
 import { Differ } from './diff/differ.ts';
+import { limitsFrom } from './diff/limits.ts';
 import { Distribution } from './distribution/distribution.ts';
 import { Streams } from './distribution/streams.ts';
 import { Exchange } from './events/exchange.ts';
 import { Collector } from './gc/collector.ts';
 import { contentResource, ingestResource } from './gc/content.ts';
 import { containerResource, imageResource, leaseResource } from './gc/records.ts';
-import { GcScheduler, defaultOptions } from './gc/scheduler.ts';
+import { GcScheduler, schedulerOptions } from './gc/scheduler.ts';
 import { GrpcServer } from './grpc/server.ts';
 import { Health } from './health.ts';
 import { ImageStore } from './images/store.ts';
@@ -28,7 +29,6 @@ import { TaskManager } from './runtime/manager.ts';
 import { shimCommand } from './runtime/own-shim.ts';
 import { shimEventsService } from './services/events-ttrpc.ts';
 import { readIdentity } from './services/introspection.ts';
-import { snapshotResource } from './snapshots/gc-resource.ts';
 import { Snapshotters } from './snapshots/snapshotters.ts';
 import { openSocket } from './socket.ts';
 import { version } from './version.ts';
@@ -79,6 +79,10 @@ export class Daemon {
     this.#lock(config.root);
     this.#lock(config.state);
     adjustOomScore(config.oom_score, log);
+    if (config.temp !== '') {
+      mkdirSync(config.temp, { recursive: true, mode: 0o700 });
+      process.env.TMPDIR = config.temp;
+    }
 
     const metadata = await MetadataStore.open(join(config.root, 'metadata'));
     this.#opened.defer(() => metadata.close());
@@ -88,11 +92,22 @@ export class Daemon {
     const exchange = new Exchange(log);
     this.#opened.defer(() => exchange.close());
     const { database } = metadata;
-    const content = new NamespacedContent(database, await ContentStore.open(join(config.root, 'content')));
+    const { plugins } = config;
+    const content = new NamespacedContent(
+      database,
+      await ContentStore.open(join(config.root, 'content')),
+      plugins['io.containerd.metadata.v1.bolt'].content_sharing_policy,
+    );
     this.#opened.defer(() => content.close());
     const images = new ImageStore(database, exchange);
-    const isLeftOut = (name: string): boolean => isDisabled(config, 'Snapshotter', name);
-    const snapshotters = await Snapshotters.open(config.root, { database, exchange, log }, isLeftOut);
+    const snapshotters = await Snapshotters.open(
+      config.root,
+      { database, exchange, log },
+      {
+        isDisabled: (name) => isDisabled(config, 'Snapshotter', name),
+        settings: (name) => plugins[`io.containerd.snapshotter.v1.${name}`],
+      },
+    );
     this.#opened.defer(() => snapshotters.close());
     const collected = [
       leaseResource,
@@ -100,16 +115,26 @@ export class Daemon {
       imageResource((namespace, name) => images.deleted(namespace, name)),
       ingestResource(content),
       contentResource(content),
-      ...snapshotters.all.map(snapshotResource),
+      ...snapshotters.resources({ database }),
     ];
-    const collections = new GcScheduler(new Collector(database, collected, log), defaultOptions, log);
+    const collections = new GcScheduler(
+      new Collector(database, collected, log),
+      schedulerOptions(plugins['io.containerd.gc.v1.scheduler']),
+      log,
+    );
     this.#opened.defer(() => collections.close());
     const diffs = join(config.state, 'diff');
     mkdirSync(diffs, { recursive: true, mode: 0o711 });
-    const differ = new Differ({ folder: diffs });
+    const differ = new Differ({
+      folder: diffs,
+      limits: limitsFrom(plugins['io.containerd.differ.v1.walking']),
+    });
     this.#opened.defer(() => differ.close());
     const { leases } = metadata;
-    const distribution = new Distribution({ content, images, leases, snapshotters, differ });
+    const distribution = new Distribution(
+      { content, images, leases, snapshotters, differ },
+      plugins['io.containerd.transfer.v1.local'],
+    );
     const tasks = new TaskManager({
       state: config.state,
       addresses: { grpc: config.grpc.address, ttrpc: ttrpcAddress(config) },

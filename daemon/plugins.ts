@@ -16,7 +16,6 @@ import type { GcScheduler } from './gc/scheduler.ts';
 import { type Service, service } from './grpc/server.ts';
 import type { Health } from './health.ts';
 import type { ImageStore } from './images/store.ts';
-import { snapshotterNames } from './metadata/schema.ts';
 import type { MetadataStore } from './metadata/store.ts';
 import type { TaskManager } from './runtime/manager.ts';
 import { containersService } from './services/containers.ts';
@@ -33,7 +32,12 @@ import { streamingService } from './services/streaming.ts';
 import { tasksService } from './services/tasks.ts';
 import { transferService } from './services/transfer.ts';
 import { versionService } from './services/version.ts';
-import { type Snapshotters, snapshotterRoot } from './snapshots/snapshotters.ts';
+import {
+  type SnapshotterName,
+  type Snapshotters,
+  snapshotterNames,
+  snapshotterRoot,
+} from './snapshots/snapshotters.ts';
 import { revision, version } from './version.ts';
 
 /** What services are made from. */
@@ -83,13 +87,15 @@ export interface Plugin {
   readonly check?: (core: Core) => void;
 }
 
-function snapshotter(id: string): Plugin {
+function snapshotter(id: SnapshotterName): Plugin {
   return {
     type: Type.Snapshotter,
     id,
     requires: [],
     native: true,
-    exports: ({ root }) => ({ root: snapshotterRoot(root, id) }),
+    exports: ({ root, plugins }) => ({
+      root: snapshotterRoot(root, id, plugins[`${Type.Snapshotter}.${id}`]),
+    }),
     check: ({ snapshotters }) => snapshotters.check(id),
   };
 }
@@ -146,7 +152,8 @@ export const table: readonly Plugin[] = [
     type: Type.Grpc,
     id: 'diff',
     requires: [Type.Service],
-    serve: ({ differ, content }) => diffService(differ, content),
+    serve: ({ config, differ, content }) =>
+      diffService(differ, content, config.plugins['io.containerd.service.v1.diff-service'].sync_fs),
   },
   { type: Type.Grpc, id: 'events', requires: [Type.Event], serve: ({ exchange }) => eventsService(exchange) },
   {
@@ -261,11 +268,16 @@ export class LoadedPlugins {
   }
 }
 
+/** Plugins of containerd's that Moor does without, so that disabling them is nothing to complain of. */
+const elsewhere =
+  /^io\.containerd\.(?:grpc\.v1\.cri|cri\.v1\.(?:images|runtime)|nri\.v1\.nri|snapshotter\.v1\.(?:aufs|blockfile|devmapper|erofs|zfs)|differ\.v1\.erofs|mount-handler\.v1\.erofs|internal\.v1\.(?:opt|tracing)|tracing\.processor\.v1\.otlp|image-verifier\.v1\.bindir|runtime\.v1\.linux)$/;
+
 /** @throws Error when a plugin is named that is not there, or one is disabled that is required or of the core */
 export function checkPluginNames({ disabled_plugins: disabled, required_plugins: required }: Config): void {
   const plugins = new Map(table.map((plugin) => [uriOf(plugin), plugin]));
   for (const uri of disabled) {
     const plugin = plugins.get(uri);
+    if (plugin === undefined && elsewhere.test(uri)) continue;
     if (plugin === undefined) throw new Error(`disabled_plugins: there is no plugin ${uri}`);
     if (plugin.serve === undefined && plugin.check === undefined)
       throw new Error(`disabled_plugins: the daemon cannot be without ${uri}`);

@@ -1,6 +1,7 @@
 /**
  * Content as clients see it. Blobs lie on disk once; a namespace has those it has committed. Whoever knows a blob's digest and
- * commits it has it without sending a byte when another namespace has it already (containerd's "shared" policy).
+ * commits it has it without sending a byte when another namespace has it already (containerd's "shared" policy, unless the
+ * configuration says "isolated").
  */
 import { createHash } from 'node:crypto';
 import type { Timestamp } from '../../proto/gen/google/protobuf/timestamp.ts';
@@ -33,7 +34,11 @@ export class NamespacedContent {
   readonly #home: WriterHome;
   #abandoned = new Set<Digest>();
 
-  constructor(database: Database, store: ContentStore) {
+  readonly #isShared: boolean;
+
+  /** @param policy whether a namespace may have what another one has brought by knowing its digest, or has to bring it itself */
+  constructor(database: Database, store: ContentStore, policy: 'shared' | 'isolated' = 'shared') {
+    this.#isShared = policy === 'shared';
     this.store = store;
     this.records = new ContentRecords(database);
     this.#home = {
@@ -121,7 +126,8 @@ export class NamespacedContent {
         if (await this.records.claim(namespace, expected, lease))
           throw alreadyExists(`content ${expected}: already exists`);
       }
-      const shared = size !== undefined && (total === 0 || total === size) ? expected : undefined;
+      const shared =
+        this.#isShared && size !== undefined && (total === 0 || total === size) ? expected : undefined;
       const old = this.records.getIngest(namespace, ref);
       const start = { ref, lease, total: shared === undefined ? total : size!, shared };
       const record = await this.records.startIngest(namespace, start);

@@ -1,3 +1,5 @@
+import type { PluginSettings } from '../plugin-settings.ts';
+
 /** What a layer may cost. Layers are hostile input: without limits, a few megabytes can fill any disk. */
 export interface Limits {
   /** Members of the archive, whiteouts and links included. */
@@ -27,6 +29,18 @@ export const defaultLimits: Limits = {
   pathBytes: 4096,
   depth: 512,
 };
+
+/** The limits that a configuration gives. */
+export function limitsFrom(settings: PluginSettings['io.containerd.differ.v1.walking']): Limits {
+  return {
+    entries: settings.max_entries,
+    bytes: settings.max_bytes,
+    ratio: settings.max_ratio,
+    freeBytes: settings.max_ratio_from_bytes,
+    pathBytes: settings.max_path_bytes,
+    depth: settings.max_depth,
+  };
+}
 
 /** NAME_MAX of linux/limits.h, which no filesystem exceeds. */
 export const NAME_BYTES = 255;

@@ -10,8 +10,20 @@ import type { Snapshotters } from '../snapshots/snapshotters.ts';
 import type { Report } from './progress.ts';
 import { Places, Turns } from './turns.ts';
 
-/** Layers that are under way at a time, in the whole daemon. */
-const PLACES = 6;
+/** What an operator may say of transfers; see containerd's `transfer.v1.local`. */
+export interface TransferSettings {
+  /** Layers that are under way at a time, in the whole daemon. */
+  readonly max_concurrent_downloads: number;
+  readonly max_concurrent_uploaded_layers: number;
+  /** Where `hosts.toml` files are for clients that name no place; empty for nowhere. */
+  readonly config_path: string;
+}
+
+const defaultSettings: TransferSettings = {
+  max_concurrent_downloads: 6,
+  max_concurrent_uploaded_layers: 6,
+  config_path: '',
+};
 /** Milliseconds after which what a dead daemon has left is free to be collected. */
 const LEASE_LIFE = 24 * 60 * 60 * 1000;
 
@@ -49,9 +61,18 @@ export class Distribution implements Stores {
   readonly differ: Differ;
   readonly downloads = new Turns();
   readonly unpacking = new Turns();
-  readonly places = new Places(PLACES);
+  readonly places: Places;
+  readonly uploads: Places;
+  /** Where `hosts.toml` files are for clients that name no place. */
+  readonly hosts: string | undefined;
 
-  constructor({ content, images, leases, snapshotters, differ }: Stores) {
+  constructor(
+    { content, images, leases, snapshotters, differ }: Stores,
+    settings: TransferSettings = defaultSettings,
+  ) {
+    this.places = new Places(settings.max_concurrent_downloads);
+    this.uploads = new Places(settings.max_concurrent_uploaded_layers);
+    this.hosts = settings.config_path || undefined;
     this.content = content;
     this.images = images;
     this.leases = leases;

@@ -50,7 +50,7 @@ export async function pushImage(
   const signal = AbortSignal.any([session.signal, stop.signal]);
   const push = new Push(distribution, { ...session, signal }, registry);
   await together(
-    blobs.map((blob) => placed(distribution.places, { ...session, signal }, () => push.blob(blob))),
+    blobs.map((blob) => placed(distribution.uploads, { ...session, signal }, () => push.blob(blob))),
     stop,
   );
   for (const manifest of manifests) await push.manifest(manifest, manifest.digest === target.digest);

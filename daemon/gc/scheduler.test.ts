@@ -4,7 +4,8 @@ import { setImmediate as turn, setTimeout as delay } from 'node:timers/promises'
 import { Code, isCode } from '../../ttrpc/errors.ts';
 import { openLog } from '../log.ts';
 import type { Collected } from './collector.ts';
-import { GcScheduler, type SchedulerOptions, defaultOptions } from './scheduler.ts';
+import { defaultConfig, parseConfig } from '../config.ts';
+import { GcScheduler, type SchedulerOptions, defaultOptions, schedulerOptions } from './scheduler.ts';
 
 /** A collector whose collections end when the test says so. */
 class Manual {
@@ -118,4 +119,26 @@ test('a caller who leaves, and a daemon that stops, wait for nothing', async (t)
   await assert.rejects(late, (error) => isCode(error, Code.Unavailable));
   await closed;
   await assert.rejects(gc.collect(), (error) => isCode(error, Code.Unavailable));
+});
+
+test('the configuration says when, and what is beyond its bounds counts as the bound', () => {
+  const optionsOf = (toml: string): SchedulerOptions =>
+    schedulerOptions(parseConfig(toml, 'x').plugins['io.containerd.gc.v1.scheduler']);
+  assert.deepEqual(
+    schedulerOptions(defaultConfig().plugins['io.containerd.gc.v1.scheduler']),
+    defaultOptions,
+  );
+  const table = '[plugins."io.containerd.gc.v1.scheduler"]\n';
+  const given = optionsOf(
+    `${table}pause_threshold = 0.1\ndeletion_threshold = 5\nmutation_threshold = 7\nschedule_delay = "20ms"\nstartup_delay = "1s"`,
+  );
+  assert.deepEqual(given, {
+    pauseThreshold: 0.1,
+    deletionThreshold: 5,
+    mutationThreshold: 7,
+    scheduleDelay: 20,
+    startupDelay: 1000,
+  });
+  const beyond = optionsOf(`${table}pause_threshold = 0.9\ndeletion_threshold = -1\nmutation_threshold = -1`);
+  assert.deepEqual([beyond.pauseThreshold, beyond.deletionThreshold, beyond.mutationThreshold], [0.5, 0, 0]);
 });

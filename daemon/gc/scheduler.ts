@@ -1,6 +1,8 @@
 /** When garbage is collected: on request at once, otherwise some time after there may be some. */
 import type { Logger } from 'pino';
 import { unavailable } from '../../ttrpc/errors.ts';
+import type { PluginSettings } from '../plugin-settings.ts';
+import { milliseconds } from '../schema.ts';
 import type { Collected, Collector } from './collector.ts';
 
 /** What the services need of garbage collection. */
@@ -15,7 +17,7 @@ export interface Collections {
 
 /** As containerd's scheduler has them, with its defaults. */
 export interface SchedulerOptions {
-  /** The part of the time that collections may take, unless they are asked for; above 0, at most 0.5. */
+  /** The part of the time that collections may take, unless they are asked for; 0 for one a second, at most 0.5. */
   readonly pauseThreshold: number;
   /** Deletions after which a collection does not wait for its time; 0 for any number. */
   readonly deletionThreshold: number;
@@ -25,6 +27,21 @@ export interface SchedulerOptions {
   readonly scheduleDelay: number;
   /** Milliseconds from the start to the first collection, which also finds what an earlier daemon has left. */
   readonly startupDelay: number;
+}
+
+/**
+ * The options that a configuration gives. Numbers beyond their bounds count as the bound, as in containerd.
+ */
+export function schedulerOptions(
+  settings: PluginSettings['io.containerd.gc.v1.scheduler'],
+): SchedulerOptions {
+  return {
+    pauseThreshold: Math.min(Math.max(settings.pause_threshold, 0), 0.5),
+    deletionThreshold: Math.max(settings.deletion_threshold, 0),
+    mutationThreshold: Math.max(settings.mutation_threshold, 0),
+    scheduleDelay: milliseconds(settings.schedule_delay)!,
+    startupDelay: milliseconds(settings.startup_delay)!,
+  };
 }
 
 export const defaultOptions: SchedulerOptions = {

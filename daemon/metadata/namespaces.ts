@@ -3,9 +3,9 @@ import { Namespace } from '../../proto/gen/containerd/services/namespaces.ts';
 import { alreadyExists, failedPrecondition, invalidArgument, notFound } from '../../ttrpc/errors.ts';
 import { type Fields, inMap, parseFilters, present } from '../filters/filter.ts';
 import { type Namespace as Name, checkLabels } from '../identifiers.ts';
-import type { Database, Transaction } from './database.ts';
+import type { Database, Reader, Transaction } from './database.ts';
 import { type Labels, set } from './labels.ts';
-import { type Key, Kind, contents } from './schema.ts';
+import { type Key, Kind, contents, snapshotKind } from './schema.ts';
 
 export type { Namespace } from '../../proto/gen/containerd/services/namespaces.ts';
 
@@ -68,7 +68,11 @@ export class NamespaceStore {
   /** @throws RpcError NotFound, FailedPrecondition that says what is left in it */
   delete(name: Name): Promise<void> {
     return this.#database.update((transaction) => {
-      const left = contents
+      const snapshots = snapshottersIn(transaction).map((snapshotter) => ({
+        kind: snapshotKind(snapshotter),
+        plural: `snapshots on "${snapshotter}" snapshotter`,
+      }));
+      const left = [...contents, ...snapshots]
         .filter(({ kind }) => !transaction.isEmpty([name, kind]))
         .map(({ plural }) => plural);
       if (left.length > 0) {
@@ -84,6 +88,11 @@ export class NamespaceStore {
       transaction.removeBelow([name, Kind.Ingest]);
     });
   }
+}
+
+/** The snapshotters that have ever made a snapshot, whether or not they are there now. */
+export function snapshottersIn(reader: Reader): string[] {
+  return [...reader.rest(['', Kind.SnapshotSequence])].map(([snapshotter]) => snapshotter!);
 }
 
 /** Creates the namespace of a record that is about to be written, if it is its first one. */

@@ -27,17 +27,11 @@ export type Kind = (typeof Kind)[keyof typeof Kind];
 /** The kind of a snapshotter's snapshots. */
 export const snapshotKind = (snapshotter: string): string => `snapshot/${snapshotter}`;
 
-export const snapshotterNames = ['overlayfs', 'native', 'btrfs'] as const;
-
-/** What makes a namespace count as not empty, with the word for it. */
+/** What makes a namespace count as not empty, with the word for it; and the snapshots of any snapshotter. */
 export const contents: readonly { readonly kind: string; readonly plural: string }[] = [
   { kind: Kind.Image, plural: 'images' },
   { kind: Kind.Content, plural: 'blobs' },
   { kind: Kind.Container, plural: 'containers' },
-  ...snapshotterNames.map((name) => ({
-    kind: snapshotKind(name),
-    plural: `snapshots on "${name}" snapshotter`,
-  })),
 ];
 
 /** LMDB's limit for a key is 1978 bytes; this leaves room for the namespace, the kind and the escapes of the encoding. */

@@ -14,7 +14,8 @@ import type { Namespace } from '../identifiers.ts';
 /** The label of a compressed layer that has its diff id. */
 const UNCOMPRESSED = 'containerd.io/uncompressed';
 
-export function diffService(differ: Differ, content: NamespacedContent): Service {
+/** @param sync whether unpacked layers are always on the disk before a call answers */
+export function diffService(differ: Differ, content: NamespacedContent, sync = false): Service {
   return service(DiffDefinition, {
     async apply({ diff, mounts, syncFs }, context) {
       const layer = given(diff);
@@ -23,7 +24,7 @@ export function diffService(differ: Differ, content: NamespacedContent): Service
       const { mediaType, digest, size } = await differ.apply(layer, mounts, {
         openBlob: () => content.openBlob(namespace, blob),
         signal: context.signal,
-        sync: syncFs,
+        sync: syncFs || sync,
       });
       return { applied: { mediaType, digest, size: BigInt(size) } };
     },

@@ -26,7 +26,7 @@ export function snapshotsService(snapshotters: Snapshotters): Service {
     },
 
     mounts: async ({ snapshotter, key }, context) => ({
-      mounts: snapshotters.get(snapshotter).mounts(namespaceOf(context), key),
+      mounts: await snapshotters.get(snapshotter).mounts(namespaceOf(context), key, context.signal),
     }),
 
     async commit({ snapshotter, name, key, labels }, context) {

@@ -204,7 +204,7 @@ class Transfer {
     return Registry.open(parseReference(reference), {
       credentials: this.#credentials(reference, resolver?.authStream ?? ''),
       headers: resolver?.headers ?? {},
-      directory: resolver?.hostDir,
+      directory: resolver?.hostDir || this.#distribution.hosts,
       scheme: resolver?.defaultScheme,
       tls: tls && tlsOf(tls),
       trace: isTraced ? tracer(report, resolver.httpDebug) : undefined,

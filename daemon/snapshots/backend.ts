@@ -21,6 +21,9 @@ export interface Backend {
   /** Mounts for an active snapshot or a view. */
   mounts(place: Place): Mount[];
 
+  /** Labels that clients see beside those they have given. */
+  labels?(place: Place): { readonly [key: string]: string };
+
   /** What an active snapshot takes beside its ancestors. */
   usage(place: Place, signal?: AbortSignal): Promise<Usage>;
 

@@ -67,7 +67,7 @@ for (const name of ['overlayfs', 'native', 'btrfs'] as const) {
     { skip, timeout: 120_000 },
     async (context) => {
       using loop = name === 'btrfs' ? new LoopFilesystem('btrfs') : undefined;
-      await using stage = new Stage(name, (root) => backends[name].open(root), loop?.path);
+      await using stage = new Stage(name, (root) => backends[name](root), loop?.path);
       const seed = Number(process.env.MOOR_TEST_SEED ?? Date.now() % 1_000_000);
       context.diagnostic(`MOOR_TEST_SEED=${seed}`);
       const random = new Random(seed);
@@ -86,7 +86,7 @@ for (const name of ['overlayfs', 'native', 'btrfs'] as const) {
           }
           const ancestors: string[] = [];
           for (let key = info.parent; key !== ''; key = there.get(key)!.parent) ancestors.push(key);
-          await stage.within(snapshotter.mounts(namespace, info.name), (path) => {
+          await stage.within(await snapshotter.mounts(namespace, info.name), (path) => {
             for (const ancestor of ancestors) checkLayer(path, ancestor);
           });
         }

@@ -18,7 +18,7 @@ test('snapshots that nothing needs are collected with their files, children firs
   const snapshotter = await stage.open();
   const collector = new Collector(
     stage.database,
-    [leaseResource, snapshotResource(snapshotter)],
+    [leaseResource, snapshotResource(snapshotter.tree, snapshotter)],
     openLog('fatal'),
   );
   const left = async (): Promise<string[]> => {

@@ -1,12 +1,27 @@
 import type { GcResource, Node } from '../gc/resource.ts';
-import type { LocalSnapshotter } from './local-snapshotter.ts';
-import type { Snapshot } from './tree.ts';
+import type { Namespace } from '../identifiers.ts';
+import type { Transaction } from '../metadata/database.ts';
+import type { Snapshot, SnapshotTree } from './tree.ts';
+
+/** Who has the files of the snapshots in a tree. */
+export interface SnapshotOwner {
+  /** Takes note, in the transaction that removes a snapshot's record. */
+  dropped?(transaction: Transaction, snapshot: Snapshot): void;
+  /** Lets the files go of a snapshot whose record is gone. */
+  reclaim(namespace: Namespace, snapshot: Snapshot): void;
+  /** Resolves when they are gone, as far as that is known. */
+  settled(): Promise<void>;
+}
 
 const nameOf = (namespace: string, key: string): string => `${namespace}\0${key}`;
 
-/** A snapshotter's snapshots as nodes of the collection. A collection has ended when their files are gone as well. */
-export function snapshotResource(snapshotter: LocalSnapshotter): GcResource {
-  const { tree } = snapshotter;
+/**
+ * A snapshotter's snapshots as nodes of the collection. A collection has ended when their files are gone as well.
+ *
+ * @param owner undefined for a snapshotter that is not there now. Its records count all the same: they may be all that keeps
+ *        something else, and be garbage themselves. Files whose records are gone are removed when it is there again.
+ */
+export function snapshotResource(tree: SnapshotTree, owner?: SnapshotOwner): GcResource {
   const factsOf = ({ info: { parent, labels } }: Snapshot) => ({
     root: false,
     references: parent === '' ? [] : [{ kind: tree.kind, id: parent }],
@@ -28,15 +43,16 @@ export function snapshotResource(snapshotter: LocalSnapshotter): GcResource {
       const snapshot = tree.find(transaction, namespace, key);
       if (snapshot === undefined) return;
       tree.drop(transaction, namespace, snapshot);
+      owner?.dropped?.(transaction, snapshot);
       dropped.set(nameOf(namespace, key), snapshot);
     },
     async release(removed: readonly Node[]) {
       for (const { namespace, id } of removed) {
         const snapshot = dropped.get(nameOf(namespace, id));
-        if (snapshot !== undefined) snapshotter.reclaim(namespace, snapshot);
+        if (snapshot !== undefined) owner?.reclaim(namespace, snapshot);
       }
       dropped.clear();
-      await snapshotter.settled();
+      await owner?.settled();
     },
   };
 }

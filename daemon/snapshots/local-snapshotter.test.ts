@@ -68,7 +68,7 @@ for (const { name, open, filesystem } of backends) {
           );
           writeFileSync(join(path, 'kept'), 'box');
         });
-        assert.deepEqual(snapshotter.mounts(namespace, 'box'), mounts);
+        assert.deepEqual(await snapshotter.mounts(namespace, 'box'), mounts);
         for (const parent of ['one', 'two', 'three']) {
           await stage.within(await snapshotter.view(namespace, `view of ${parent}`, parent), (path) => {
             assert.equal(readFileSync(join(path, 'kept'), 'utf8'), 'one');
@@ -130,7 +130,7 @@ for (const { name, open, filesystem } of backends) {
         await snapshotter.remove(namespace, 'other');
         await snapshotter.cleanup();
         assert.deepEqual(snapshotter.list(namespace), before);
-        assert.deepEqual(snapshotter.mounts(namespace, 'box'), mounts);
+        assert.deepEqual(await snapshotter.mounts(namespace, 'box'), mounts);
         assert.deepEqual(readdirSync(stage.root), [...folders, 'lost+found']);
       }));
 

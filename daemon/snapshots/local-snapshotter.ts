@@ -36,10 +36,17 @@ export class LocalSnapshotter implements Snapshotter {
   readonly #reclaimer: Reclaimer;
   readonly #exchange: Pick<Exchange, 'publish'>;
   readonly #log: Logger;
+  readonly #removesAtOnce: boolean;
   /** Numbers whose files are being made and that have no record yet. */
   readonly #making = new Set<number>();
 
-  private constructor(name: string, backend: Backend, { database, exchange, log }: Surroundings) {
+  private constructor(
+    name: string,
+    backend: Backend,
+    { database, exchange, log }: Surroundings,
+    removesAtOnce: boolean,
+  ) {
+    this.#removesAtOnce = removesAtOnce;
     this.name = name;
     this.#backend = backend;
     this.#tree = new SnapshotTree(database, name);
@@ -48,19 +55,28 @@ export class LocalSnapshotter implements Snapshotter {
     this.#log = log;
   }
 
-  /** Brings records and files together again, whatever ended the daemon before. */
-  static async open(name: string, backend: Backend, surroundings: Surroundings): Promise<LocalSnapshotter> {
-    const snapshotter = new LocalSnapshotter(name, backend, surroundings);
+  /**
+   * Brings records and files together again, whatever ended the daemon before.
+   *
+   * @param removesAtOnce whether `remove` waits until the files are gone
+   */
+  static async open(
+    name: string,
+    backend: Backend,
+    surroundings: Surroundings,
+    removesAtOnce = false,
+  ): Promise<LocalSnapshotter> {
+    const snapshotter = new LocalSnapshotter(name, backend, surroundings, removesAtOnce);
     await snapshotter.#recover(surroundings.database);
     return snapshotter;
   }
 
   stat(namespace: Namespace, key: string): Info {
-    return this.#tree.get(namespace, key).info;
+    return this.#shown(this.#tree.get(namespace, key));
   }
 
   list(namespace: Namespace, filters: readonly string[] = []): Info[] {
-    return this.#tree.list(namespace, filters);
+    return this.#tree.list(namespace, filters, (snapshot) => this.#shown(snapshot));
   }
 
   async prepare(
@@ -83,7 +99,7 @@ export class LocalSnapshotter implements Snapshotter {
     return this.#create(namespace, newSnapshot(Kind.VIEW, key, parent, creation), creation.signal);
   }
 
-  mounts(namespace: Namespace, key: string): Mount[] {
+  async mounts(namespace: Namespace, key: string): Promise<Mount[]> {
     const snapshot = this.#tree.get(namespace, key);
     if (snapshot.info.kind === Kind.COMMITTED) {
       throw failedPrecondition(`requested snapshot ${key} not active or view: failed precondition`);
@@ -112,6 +128,7 @@ export class LocalSnapshotter implements Snapshotter {
 
   async remove(namespace: Namespace, key: string, lease?: string): Promise<void> {
     this.reclaim(namespace, await this.#tree.remove(namespace, key, lease));
+    if (this.#removesAtOnce) await this.settled();
   }
 
   /** Resolves when the files of what was removed are gone, as far as that is known here. */
@@ -138,6 +155,12 @@ export class LocalSnapshotter implements Snapshotter {
     this.#reclaimer.add([id]);
     const event = pack('SnapshotRemove', SnapshotRemove, { key, snapshotter: this.name });
     this.#exchange.publish(namespace, '/snapshot/remove', event);
+  }
+
+  #shown(snapshot: Snapshot): Info {
+    const { info } = snapshot;
+    const labels = this.#backend.labels?.(placeOf(snapshot));
+    return labels === undefined ? info : { ...info, labels: { ...info.labels, ...labels } };
   }
 
   async #create(

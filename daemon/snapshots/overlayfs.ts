@@ -9,6 +9,15 @@ import type { Backend, Place } from './backend.ts';
 import { probeOverlay } from './overlay-probe.ts';
 import { Kind, type Mount, type Usage } from './snapshotter.ts';
 
+export interface OverlayOptions {
+  /** Options that every mount gets. */
+  readonly options?: readonly string[] | undefined;
+  /** Whether clients see in a label where the files are that a snapshot adds. */
+  readonly label?: boolean | undefined;
+}
+
+const UPPER_LABEL = 'containerd.io/snapshot/overlay.upperdir';
+
 const ROOT = { uid: 0, gid: 0 };
 
 export class Overlayfs implements Backend {
@@ -16,19 +25,23 @@ export class Overlayfs implements Backend {
   /** Options that every mount has. */
   readonly #options: readonly string[];
 
-  private constructor(root: string, options: readonly string[]) {
+  readonly #label: boolean;
+
+  private constructor(root: string, options: readonly string[], label: boolean) {
     this.root = root;
+    this.#label = label;
     this.#options = options;
   }
 
   /** @throws Error when the kernel or the filesystem below cannot do it */
-  static async open(root: string): Promise<Overlayfs> {
+  static async open(root: string, { options = [], label = false }: OverlayOptions = {}): Promise<Overlayfs> {
     mkdirSync(root, { recursive: true, mode: 0o700 });
     probeOverlay(root);
     // An index makes the kernel refuse layers that another mount uses (Documentation/filesystems/overlayfs.rst), as views of an active
     // snapshot's parents do. Kernels that have none do not know the option.
     const hasIndex = existsSync('/sys/module/overlay/parameters/index');
-    return new Overlayfs(root, hasIndex ? ['index=off'] : []);
+    const setsIndex = options.some((option) => option.startsWith('index='));
+    return new Overlayfs(root, hasIndex && !setsIndex ? ['index=off', ...options] : options, label);
   }
 
   /**
@@ -61,6 +74,10 @@ export class Overlayfs implements Backend {
   async usage({ id }: Place, signal?: AbortSignal): Promise<Usage> {
     const { size, inodes } = await treeUsage(this.#files(id), undefined, signal);
     return { size: BigInt(size), inodes: BigInt(inodes) };
+  }
+
+  labels({ id, kind }: Place): { readonly [key: string]: string } {
+    return this.#label && kind !== Kind.VIEW ? { [UPPER_LABEL]: this.#files(id) } : {};
   }
 
   hasFolder(): boolean {

@@ -52,7 +52,7 @@ export interface Snapshotter {
   view(namespace: Namespace, key: string, parent: string, creation?: Creation): Promise<Mount[]>;
 
   /** What to mount to see the snapshot. @throws RpcError NotFound, FailedPrecondition for a committed one */
-  mounts(namespace: Namespace, key: string): Mount[];
+  mounts(namespace: Namespace, key: string, signal?: AbortSignal): Promise<Mount[]>;
 
   /**
    * Makes the active snapshot `key` the committed one `name`, with the labels given here and no others.

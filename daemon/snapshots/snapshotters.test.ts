@@ -5,8 +5,12 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { constants, mount, unmount } from '../../native/native.ts';
 import { Code } from '../../ttrpc/errors.ts';
+import { Collector } from '../gc/collector.ts';
+import type { GcResource } from '../gc/resource.ts';
+import { parseNamespace } from '../identifiers.ts';
 import { openLog } from '../log.ts';
 import { Database } from '../metadata/database.ts';
+import { NamespaceStore } from '../metadata/namespaces.ts';
 import { mountOf } from './btrfs.ts';
 import { Overlayfs } from './overlayfs.ts';
 import { Snapshotters } from './snapshotters.ts';
@@ -22,7 +26,9 @@ test('a snapshotter that this host cannot have, or is not to have, is refused by
   const root = folder(context);
   const database = await Database.open(join(root, 'metadata'));
   const surroundings = { database, exchange: { publish: () => undefined }, log: openLog('fatal') };
-  const snapshotters = await Snapshotters.open(root, surroundings, (name) => name === 'native');
+  const snapshotters = await Snapshotters.open(root, surroundings, {
+    isDisabled: (name) => name === 'native',
+  });
   assert.deepEqual(
     snapshotters.all.map(({ name }) => name),
     ['overlayfs'],
@@ -39,6 +45,87 @@ test('a snapshotter that this host cannot have, or is not to have, is refused by
   assert.throws(() => snapshotters.get('native'), { code: Code.InvalidArgument });
   assert.throws(() => snapshotters.get(''), { code: Code.InvalidArgument, message: /argument missing/ });
   assert.deepEqual(readdirSync(join(root, 'snapshots')), ['overlayfs']);
+  await snapshotters.close();
+  await database.close();
+});
+
+test('what a snapshotter that is away has made is still scanned, and collected when nothing needs it', async (context) => {
+  const root = folder(context);
+  const database = await Database.open(join(root, 'metadata'));
+  const log = openLog('fatal');
+  const surroundings = { database, exchange: { publish: () => undefined }, log };
+  const isDisabled = (name: string): boolean => name !== 'native';
+  const namespace = parseNamespace('here');
+  const open = (isAway: boolean): Promise<Snapshotters> =>
+    Snapshotters.open(root, surroundings, { isDisabled: (name) => isAway || isDisabled(name) });
+  const before = await open(false);
+  const native = before.get('native');
+  const needs = { 'containerd.io/gc.ref.content': 'sha256:x' };
+  await native.prepare(namespace, 'kept', '', { labels: { 'containerd.io/gc.root': 'x', ...needs } });
+  await native.prepare(namespace, 'lost', '');
+  await before.close();
+
+  const away = await open(true);
+  const facts = { root: false, references: [], labels: {} };
+  const taken: string[] = [];
+  const content: GcResource = {
+    kind: 'content',
+    list: () => ['sha256:x', 'sha256:y'].map((id) => ({ id, facts })),
+    get: () => undefined,
+    remove: (_transaction, _namespace, id) => void taken.push(id),
+  };
+  const collector = new Collector(database, [content, ...away.resources(surroundings)], log);
+  const { removed } = await collector.collect();
+  assert.deepEqual(taken, ['sha256:y']);
+  assert.deepEqual(
+    removed.map(({ kind, id }) => `${kind} ${id}`),
+    ['snapshot/native lost', 'content sha256:y'],
+  );
+  await assert.rejects(new NamespaceStore(database).delete(namespace), /snapshots on "native" snapshotter/);
+  await away.close();
+
+  const after = await open(false);
+  assert.deepEqual(
+    after
+      .get('native')
+      .list(namespace)
+      .map(({ name }) => name),
+    ['kept'],
+  );
+  await after.get('native').cleanup();
+  assert.equal(readdirSync(join(root, 'snapshots/native')).length, 1);
+  await after.close();
+  await database.close();
+});
+
+test('a snapshotter keeps its files where the configuration says, mounts with its options and tells its folders', async (context) => {
+  const root = folder(context);
+  const database = await Database.open(join(root, 'metadata'));
+  const surroundings = { database, exchange: { publish: () => undefined }, log: openLog('fatal') };
+  const namespace = parseNamespace('here');
+  const snapshotters = await Snapshotters.open(root, surroundings, {
+    isDisabled: (name) => name !== 'overlayfs',
+    settings: () => ({
+      root_path: join(root, 'elsewhere'),
+      mount_options: ['metacopy=off'],
+      upperdir_label: true,
+      sync_remove: true,
+    }),
+  });
+  const overlay = snapshotters.get('overlayfs');
+  await overlay.prepare(namespace, 'base', '');
+  await overlay.commit(namespace, 'one', 'base');
+  const [mount] = await overlay.prepare(namespace, 'box', 'one');
+  assert.ok(mount!.options.includes('metacopy=off'), mount!.options.join());
+  const upper = join(root, 'elsewhere', '2', 'fs');
+  const label = 'containerd.io/snapshot/overlay.upperdir';
+  assert.equal(overlay.stat(namespace, 'box').labels[label], upper);
+  assert.deepEqual(
+    overlay.list(namespace, [`labels."${label}"=="${upper}"`]).map(({ name }) => name),
+    ['box'],
+  );
+  await overlay.remove(namespace, 'box');
+  assert.deepEqual(readdirSync(join(root, 'elsewhere')), ['1']);
   await snapshotters.close();
   await database.close();
 });

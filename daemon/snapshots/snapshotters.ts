@@ -1,28 +1,58 @@
 import { rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { invalidArgument, messageOf, unavailable } from '../../ttrpc/errors.ts';
-import { snapshotterNames } from '../metadata/schema.ts';
+import type { GcResource } from '../gc/resource.ts';
+import { snapshottersIn } from '../metadata/namespaces.ts';
 import type { Backend } from './backend.ts';
 import { Btrfs } from './btrfs.ts';
+import { type SnapshotOwner, snapshotResource } from './gc-resource.ts';
 import { LocalSnapshotter, type Surroundings } from './local-snapshotter.ts';
 import { Native } from './native.ts';
 import { Overlayfs } from './overlayfs.ts';
 import type { Snapshotter } from './snapshotter.ts';
+import { SnapshotTree } from './tree.ts';
 
-type Name = (typeof snapshotterNames)[number];
+/** What the configuration says of those that are built in. */
+export interface SnapshotterSettings {
+  /** Where the files are, if elsewhere than below the daemon's root directory. */
+  readonly root_path: string;
+  readonly mount_options?: readonly string[];
+  readonly upperdir_label?: boolean;
+  readonly sync_remove?: boolean;
+}
 
-export const backends: Readonly<Record<Name, { open(root: string): Promise<Backend> }>> = {
-  overlayfs: Overlayfs,
-  native: Native,
-  btrfs: Btrfs,
+/** Those that are built in. */
+export const snapshotterNames = ['overlayfs', 'native', 'btrfs'] as const;
+export type SnapshotterName = (typeof snapshotterNames)[number];
+
+export const backends: {
+  readonly [N in SnapshotterName]: (root: string, settings?: SnapshotterSettings) => Promise<Backend>;
+} = {
+  overlayfs: (root, settings) =>
+    Overlayfs.open(root, { options: settings?.mount_options, label: settings?.upperdir_label }),
+  native: (root) => Native.open(root),
+  btrfs: (root) => Btrfs.open(root),
 };
 
-/** Where a snapshotter keeps its files, below the daemon's root directory. */
-export const snapshotterRoot = (root: string, name: string): string => join(root, 'snapshots', name);
+/** A snapshotter as the daemon keeps it. */
+export interface OwnedSnapshotter extends Snapshotter, SnapshotOwner {
+  readonly tree: SnapshotTree;
+}
+
+export interface SnapshottersOptions {
+  readonly isDisabled?: (name: SnapshotterName) => boolean;
+  readonly settings?: (name: SnapshotterName) => SnapshotterSettings;
+  /** Further ones, by functions that make them. Their names are not those of built-in ones. */
+  readonly more?: { readonly [name: string]: (surroundings: Surroundings) => Promise<OwnedSnapshotter> };
+}
+
+/** Where a snapshotter keeps its files. */
+export const snapshotterRoot = (root: string, name: string, settings?: SnapshotterSettings): string =>
+  settings?.root_path || join(root, 'snapshots', name);
 
 /** The snapshotters of a daemon, those that this host cannot have with the reason. */
 export class Snapshotters {
-  readonly #opened = new Map<string, LocalSnapshotter>();
+  readonly #opened = new Map<string, OwnedSnapshotter>();
   readonly #failures = new Map<string, Error>();
 
   /**
@@ -33,11 +63,14 @@ export class Snapshotters {
   static async open(
     root: string,
     surroundings: Surroundings,
-    isDisabled: (name: string) => boolean = () => false,
+    { isDisabled = () => false, settings = () => ({ root_path: '' }), more = {} }: SnapshottersOptions = {},
   ): Promise<Snapshotters> {
     const snapshotters = new Snapshotters();
     const names = snapshotterNames.filter((name) => !isDisabled(name));
-    await Promise.all(names.map((name) => snapshotters.#open(name, root, surroundings)));
+    await Promise.all([
+      ...names.map((name) => snapshotters.#openLocal(name, root, settings(name), surroundings)),
+      ...Object.entries(more).map(([name, open]) => snapshotters.#open(name, () => open(surroundings))),
+    ]);
     return snapshotters;
   }
 
@@ -50,8 +83,17 @@ export class Snapshotters {
   }
 
   /** Those that work. */
-  get all(): readonly LocalSnapshotter[] {
+  get all(): readonly OwnedSnapshotter[] {
     return [...this.#opened.values()];
+  }
+
+  /** What takes part in garbage collection: those that work, and those that have been here before and left records. */
+  resources({ database }: Pick<Surroundings, 'database'>): GcResource[] {
+    const away = snapshottersIn(database).filter((name) => !this.#opened.has(name));
+    return [
+      ...this.all.map((snapshotter) => snapshotResource(snapshotter.tree, snapshotter)),
+      ...away.map((name) => snapshotResource(new SnapshotTree(database, name))),
+    ];
   }
 
   /** @throws Error that says why the snapshotter does not work */
@@ -64,16 +106,30 @@ export class Snapshotters {
     await Promise.all(this.all.map((snapshotter) => snapshotter.close()));
   }
 
-  async #open(name: Name, root: string, surroundings: Surroundings): Promise<void> {
-    const folder = snapshotterRoot(root, name);
+  async #openLocal(
+    name: SnapshotterName,
+    root: string,
+    settings: SnapshotterSettings,
+    surroundings: Surroundings,
+  ): Promise<void> {
+    const folder = snapshotterRoot(root, name, settings);
+    await this.#open(name, async () => {
+      try {
+        const backend = await backends[name](folder, settings);
+        return await LocalSnapshotter.open(name, backend, surroundings, settings.sync_remove);
+      } catch (error) {
+        // Nothing is left of one that cannot be used, unless it could be at another time.
+        await rmdir(folder).catch(() => undefined);
+        throw error;
+      }
+    });
+  }
+
+  async #open(name: string, open: () => Promise<OwnedSnapshotter>): Promise<void> {
     try {
-      const backend = await backends[name].open(folder);
-      this.#opened.set(name, await LocalSnapshotter.open(name, backend, surroundings));
+      this.#opened.set(name, await open());
     } catch (error) {
-      const failure = error instanceof Error ? error : new Error(messageOf(error));
-      this.#failures.set(name, failure);
-      // Nothing is left of one that cannot be used, unless it could be at another time.
-      await rmdir(folder).catch(() => undefined);
+      this.#failures.set(name, error instanceof Error ? error : new Error(messageOf(error)));
     }
   }
 }

@@ -27,7 +27,7 @@ describe('snapshots', () => {
       await refused(() => snapshotter.stat(elsewhere, 'one'), Code.NotFound, /one/);
       await refused(() => snapshotter.prepare(elsewhere, 'box', 'one'), Code.NotFound, /parent snapshot one/);
       await snapshotter.prepare(elsewhere, 'one', '');
-      assert.notDeepEqual(snapshotter.mounts(elsewhere, 'one'), []);
+      assert.notDeepEqual(await snapshotter.mounts(elsewhere, 'one'), []);
       const namespaces = new NamespaceStore(stage.database);
       await refused(
         () => namespaces.delete(elsewhere),

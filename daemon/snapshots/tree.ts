@@ -71,10 +71,17 @@ export class SnapshotTree {
   }
 
   /** @throws RpcError InvalidArgument for a filter that cannot be read */
-  list(namespace: Namespace, filters: readonly string[]): Info[] {
+  list(
+    namespace: Namespace,
+    filters: readonly string[],
+    shown: (snapshot: Snapshot) => Info = ({ info }) => info,
+  ): Info[] {
     const filter = parseFilters(filters);
     const infos: Info[] = [];
-    for (const { info } of this.from(this.#database, namespace)) if (filter(fieldsOf(info))) infos.push(info);
+    for (const snapshot of this.from(this.#database, namespace)) {
+      const info = shown(snapshot);
+      if (filter(fieldsOf(info))) infos.push(info);
+    }
     return infos;
   }
 

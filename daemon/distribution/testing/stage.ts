@@ -41,7 +41,9 @@ export class Stage implements AsyncDisposable {
     const exchange = { publish: () => undefined };
     const images = new ImageStore(database, exchange);
     const surroundings = { database, exchange, log: openLog('fatal') };
-    const snapshotters = await Snapshotters.open(directory, surroundings, (name) => name !== 'overlayfs');
+    const snapshotters = await Snapshotters.open(directory, surroundings, {
+      isDisabled: (name) => name !== 'overlayfs',
+    });
     opened.defer(() => snapshotters.close());
     const folder = join(directory, 'differ');
     mkdirSync(folder);

@@ -57,12 +57,7 @@ async function churn(
 
 if (import.meta.main) {
   const [name, directory, root, seed] = process.argv.slice(2);
-  const stage = new Stage(
-    name!,
-    (path) => backends[name as keyof typeof backends].open(path),
-    root,
-    directory,
-  );
+  const stage = new Stage(name!, (path) => backends[name as keyof typeof backends](path), root, directory);
   const snapshotter = await stage.open();
   const random = new Random(Number(seed));
   const lane = (suffix: string): Promise<void> =>
