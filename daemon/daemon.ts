@@ -135,6 +135,7 @@ export class Daemon {
       { content, images, leases, snapshotters, differ },
       plugins['io.containerd.transfer.v1.local'],
     );
+    await distribution.recover();
     const tasks = new TaskManager({
       state: config.state,
       addresses: { grpc: config.grpc.address, ttrpc: ttrpcAddress(config) },

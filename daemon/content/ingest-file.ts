@@ -2,6 +2,7 @@
 import { type Hash, createHash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
 import { failedPrecondition } from '../../ttrpc/errors.ts';
+import { reached } from '../failpoint.ts';
 import { type Digest, sha256Digest } from './digest.ts';
 import { storageError } from './storage-error.ts';
 
@@ -106,6 +107,7 @@ export class IngestFile {
     try {
       await this.#file.chmod(0o444);
       await this.#file.sync();
+      reached('ingest-synced');
     } catch (error) {
       throw storageError('sync', this.path, error);
     }
@@ -146,6 +148,7 @@ export class IngestFile {
       left = after(left, bytesWritten);
     }
     this.#written += total;
+    reached('ingest-written');
   }
 }
 

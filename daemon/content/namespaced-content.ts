@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import type { Timestamp } from '../../proto/gen/google/protobuf/timestamp.ts';
 import { alreadyExists, dataLoss, invalidArgument, isCode, Code, notFound } from '../../ttrpc/errors.ts';
+import { reached } from '../failpoint.ts';
 import { parseFilters, present } from '../filters/filter.ts';
 import type { Namespace } from '../identifiers.ts';
 import type { Database } from '../metadata/database.ts';
@@ -131,6 +132,7 @@ export class NamespacedContent {
       const old = this.records.getIngest(namespace, ref);
       const start = { ref, lease, total: shared === undefined ? total : size!, shared };
       const record = await this.records.startIngest(namespace, start);
+      reached('ingest-recorded');
       const bytes = await this.#bytes(id, start, old, size, signal);
       const writer = new ContentWriter(this.#home, lock, { namespace, ref, id, lease, record }, bytes);
       this.#writers.set(id, writer);

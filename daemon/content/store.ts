@@ -18,6 +18,7 @@ import {
   unlink,
 } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { reached } from '../failpoint.ts';
 import { type Digest, algorithms, isDigest, splitDigest } from './digest.ts';
 import { Blob } from './blob.ts';
 import { IngestFile } from './ingest-file.ts';
@@ -114,6 +115,7 @@ export class ContentStore {
   async #unlink(path: string): Promise<boolean> {
     try {
       await unlink(path);
+      reached('blob-removed');
     } catch (error) {
       if (!isMissing(error)) throw storageError('remove', path, error);
     }
@@ -179,6 +181,7 @@ export class ContentStore {
     const target = this.path(digest);
     try {
       await rename(this.#ingestPath(id), target);
+      reached('blob-renamed');
       await syncDirectory(dirname(target));
     } catch (error) {
       throw storageError('write', target, error);

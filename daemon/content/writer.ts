@@ -1,5 +1,6 @@
 /** Writes one blob of a namespace, from its first byte or from where another writer has left off. */
 import { aborted, alreadyExists, failedPrecondition } from '../../ttrpc/errors.ts';
+import { reached } from '../failpoint.ts';
 import { type Namespace, checkLabels } from '../identifiers.ts';
 import type { Timestamp } from '../../proto/gen/google/protobuf/timestamp.ts';
 import { timestampNow } from '../timestamp.ts';
@@ -167,6 +168,7 @@ export class ContentWriter implements AsyncDisposable {
       } else await store.removeIngest(id);
       const content = { ref, lease, digest, size: offset, labels };
       const { info, created } = await records.commit(namespace, content);
+      reached('blob-recorded');
       if (created) return info;
     } catch (error) {
       this.#home.abandoned(digest);

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { pipe } from '../../native/native.ts';
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import type { Mount } from '../../proto/gen/containerd/types/mount.ts';
+import { reached } from '../failpoint.ts';
 import type { Archive, Job } from './job.ts';
 import { defaultLimits, type Limits } from './limits.ts';
 import { ARCHIVE, checkLayerType, compressionFor } from './media-type.ts';
@@ -80,6 +81,7 @@ export class Differ {
     try {
       const job: Job = { job: 'apply', mounts, limits: this.#limits, sync: options.sync ?? false };
       const { diffId, size } = await this.#pool.run(job, blob.fd, options.signal);
+      reached('layer-applied');
       return { mediaType: ARCHIVE, digest: diffId, size };
     } finally {
       await blob.close();

@@ -1,8 +1,10 @@
 /** Moving images: what all transfers of the daemon share, and what one of them has. */
+import { randomUUID } from 'node:crypto';
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import { Code, isCode } from '../../ttrpc/errors.ts';
 import type { NamespacedContent } from '../content/namespaced-content.ts';
 import type { Differ } from '../diff/differ.ts';
+import { reached } from '../failpoint.ts';
 import type { Namespace } from '../identifiers.ts';
 import type { Image, ImageStore } from '../images/store.ts';
 import type { LeaseStore } from '../metadata/leases.ts';
@@ -26,6 +28,10 @@ const defaultSettings: TransferSettings = {
 };
 /** Milliseconds after which what a dead daemon has left is free to be collected. */
 const LEASE_LIFE = 24 * 60 * 60 * 1000;
+/** Label of the leases that are made here: what for. */
+const PURPOSE = 'moor.transfer';
+/** Of what cannot go on where a daemon before this one was killed. */
+const ONCE = 'once';
 
 export interface Stores {
   readonly content: NamespacedContent;
@@ -65,6 +71,8 @@ export class Distribution implements Stores {
   readonly uploads: Places;
   /** Where `hosts.toml` files are for clients that name no place. */
   readonly hosts: string | undefined;
+  /** Ids of leases of transfers that are under way. */
+  readonly #active = new Set<string>();
 
   constructor(
     { content, images, leases, snapshotters, differ }: Stores,
@@ -80,15 +88,43 @@ export class Distribution implements Stores {
     this.differ = differ;
   }
 
-  /** Runs under the session's lease, or one that is made for the time. */
-  async leased<T>(session: Session, action: (session: Session) => Promise<T>): Promise<T> {
+  /**
+   * Runs under the session's lease, or one that is made for the time. When the daemon is killed meanwhile, that one keeps what there
+   * is until the same purpose has been fulfilled, so that it is not fetched again.
+   *
+   * @param purpose what is done, if doing it once more goes on where it was: `pull docker.io/library/busybox:latest`
+   */
+  async leased<T>(session: Session, action: (session: Session) => Promise<T>, purpose = ONCE): Promise<T> {
     if (session.lease !== undefined) return action(session);
     const { namespace } = session;
     const expire = new Date(Date.now() + LEASE_LIFE).toISOString();
-    const { id } = await this.leases.create(namespace, '', { 'containerd.io/gc.expire': expire });
+    const labels = { 'containerd.io/gc.expire': expire, [PURPOSE]: purpose };
+    const id = `transfer-${randomUUID()}`;
+    // Before another with the same purpose can see it.
+    this.#active.add(id);
     try {
-      return await action({ ...session, lease: id });
+      await this.leases.create(namespace, id, labels);
+      reached('lease-created');
+      const result = await action({ ...session, lease: id });
+      await this.#drop(namespace, (label) => label === purpose);
+      return result;
     } finally {
+      this.#active.delete(id);
+      await this.leases.delete(namespace, id).catch(ignoreMissing);
+    }
+  }
+
+  /** Lets go of what transfers have left that a daemon before this one was killed in, unless they can go on. To be called at start. */
+  async recover(): Promise<void> {
+    for (const namespace of this.content.records.namespaces())
+      await this.#drop(namespace, (label) => label === ONCE);
+  }
+
+  /** Deletes leases of transfers that nobody is at work on. */
+  async #drop(namespace: Namespace, isDone: (purpose: string) => boolean): Promise<void> {
+    for (const { id, labels } of this.leases.list(namespace)) {
+      const purpose = labels[PURPOSE];
+      if (purpose === undefined || !isDone(purpose) || this.#active.has(id)) continue;
       await this.leases.delete(namespace, id).catch(ignoreMissing);
     }
   }

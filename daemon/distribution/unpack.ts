@@ -5,6 +5,7 @@ import { Code, failedPrecondition, invalidArgument, isCode } from '../../ttrpc/e
 import { isDigest, parseDigest } from '../content/digest.ts';
 import type { NamespacedContent } from '../content/namespaced-content.ts';
 import type { Differ } from '../diff/differ.ts';
+import { reached } from '../failpoint.ts';
 import type { Namespace } from '../identifiers.ts';
 import type { Snapshotter } from '../snapshots/snapshotter.ts';
 import { addLabels, parseDocument } from './graph.ts';
@@ -82,6 +83,7 @@ export async function unpack(
   if (last !== undefined) {
     const label = `containerd.io/gc.ref.snapshot.${shop.snapshotter.name}`;
     await addLabels(shop.content, shop.namespace, config.digest, { [label]: last });
+    reached('image-unpacked');
   }
   return last;
 }
@@ -97,17 +99,16 @@ async function stack(shop: Workshop, job: Job): Promise<void> {
   const { snapshotter, namespace, lease, signal, report } = shop;
   const { descriptor } = job.layer;
   const step = { name: refKeyOf(descriptor), desc: descriptor, total: Number(descriptor.size) };
-  if (isThere(snapshotter, namespace, job.name)) {
-    report({ ...step, event: 'extracted', progress: step.total });
-    return;
-  }
-  await job.layer.ready();
+  // Not under an open snapshot, which would wait for the registry.
+  if (!isThere(snapshotter, namespace, job.name)) await job.layer.ready();
   const key = `extract-${process.hrtime.bigint()}-${randomBytes(3).toString('base64url')} ${job.name}`;
   const labels = { 'containerd.io/snapshot.ref': job.name };
   report({ ...step, event: 'extracting', progress: 0 });
   try {
     const mounts = await snapshotter.prepare(namespace, key, job.parent, { labels, lease, signal });
     try {
+      // It was there, and has been removed since.
+      await job.layer.ready();
       await apply(shop, job, mounts);
       await snapshotter.commit(namespace, job.name, key, { labels, lease, signal });
     } catch (error) {
@@ -115,7 +116,7 @@ async function stack(shop: Workshop, job: Job): Promise<void> {
       throw error;
     }
   } catch (error) {
-    // A client has unpacked it by itself.
+    // Unpacked before, or by a client just now. It is held by the lease as well then.
     if (!isCode(error, Code.AlreadyExists) || !isThere(snapshotter, namespace, job.name)) throw error;
   }
   report({ ...step, event: 'extracted', progress: step.total });

@@ -8,6 +8,7 @@
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Logger } from 'pino';
+import { reached } from '../failpoint.ts';
 import type { Namespace } from '../identifiers.ts';
 import type { Database, Reader, Transaction } from '../metadata/database.ts';
 import { Kind } from '../metadata/schema.ts';
@@ -80,7 +81,9 @@ export class Collector {
     });
     try {
       const { graph, seen, expires } = await this.#mark();
+      reached('garbage-marked');
       const removed = await this.#sweep(graph);
+      reached('garbage-forgotten');
       const elapsed = performance.now() - begin;
       await this.#release(removed);
       return { seen, removed, elapsed, expires };

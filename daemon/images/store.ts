@@ -7,6 +7,7 @@ import { parseDigest } from '../content/digest.ts';
 import type { Exchange } from '../events/exchange.ts';
 import { pack } from '../events/pack.ts';
 import { type Fields, inMap, parseFilters, present } from '../filters/filter.ts';
+import { reached } from '../failpoint.ts';
 import { type Namespace, checkLabels } from '../identifiers.ts';
 import type { Database } from '../metadata/database.ts';
 import { set } from '../metadata/labels.ts';
@@ -80,6 +81,7 @@ export class ImageStore {
       transaction.put(key, Image, stored);
       return stored;
     });
+    reached('image-recorded');
     const { name, labels } = created;
     this.#exchange.publish(namespace, '/images/create', pack('ImageCreate', ImageCreate, { name, labels }));
     return created;

@@ -6,7 +6,7 @@ import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import { type Bundle, hasCode } from './bundle.ts';
 import { type ExitRecord, KILLED } from './exit.ts';
-import { reached } from './failpoint.ts';
+import { reached } from '../failpoint.ts';
 import type { Launcher } from './launcher.ts';
 import { killProcessesOf } from './processes.ts';
 import { unmountAll } from './rootfs.ts';

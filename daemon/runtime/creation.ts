@@ -4,7 +4,7 @@ import { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { Code, RpcError, alreadyExists, internal, isCode, toRpcError } from '../../ttrpc/errors.ts';
 import { hasCode, removeRemains } from './bundle.ts';
 import { cleanUpAfterShim } from './cleanup.ts';
-import { reached } from './failpoint.ts';
+import { reached } from '../failpoint.ts';
 import type { StartedShim } from './launcher.ts';
 import { Shim } from './shim.ts';
 import type { Task } from './task.ts';

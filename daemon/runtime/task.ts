@@ -20,7 +20,7 @@ import type { Bundle } from './bundle.ts';
 import { cleanUpAfterShim, removeSocket } from './cleanup.ts';
 import { Execs } from './execs.ts';
 import { type Exit, type ExitRecord, KILLED } from './exit.ts';
-import { reached } from './failpoint.ts';
+import { reached } from '../failpoint.ts';
 import { DELETE_TIMEOUT_MS, type Launcher } from './launcher.ts';
 import { PROBE_TIMEOUT_MS, ShimLink } from './link.ts';
 import { DELETE_TOPIC, EXIT_TOPIC, deleteNotice, exitNotice, type EventPublisher } from './notices.ts';

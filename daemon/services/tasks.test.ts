@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Status } from '../../proto/gen/containerd/types/task.ts';
 import { Code, isCode } from '../../ttrpc/errors.ts';
-import type { Step } from '../runtime/failpoint.ts';
+import type { Step } from '../failpoint.ts';
 import { alive, Host } from './testing/host.ts';
 
 const goShim = '/usr/bin/containerd-shim-runc-v2';

@@ -56,9 +56,8 @@ export function transferService(distribution: Distribution, streams: Streams): S
       };
       try {
         const transfer = new Transfer(distribution, streams, context);
-        await distribution.leased(session, (leased) =>
-          transfer.run(leased, endOf('source', source), endOf('destination', destination)),
-        );
+        const ends = [endOf('source', source), endOf('destination', destination)] as const;
+        await distribution.leased(session, (leased) => transfer.run(leased, ...ends), purposeOf(...ends));
         return {};
       } finally {
         progress?.close();
@@ -239,6 +238,12 @@ function tlsOf({ ca, clientCertificate, clientKey, skipVerify }: WireTls): Tls {
       ? []
       : [{ cert: clientCertificate, key: clientKey.length === 0 ? clientCertificate : clientKey }];
   return { ca: ca.length === 0 ? [] : [ca], client, skipVerify };
+}
+
+/** A pull that was cut off goes on where it was. */
+function purposeOf(source: End, destination: End): string | undefined {
+  if (source.kind !== 'registry' || destination.kind !== 'store') return undefined;
+  return `pull ${source.value.registry.reference}`;
 }
 
 function credentialsFrom(answer: Any): Credentials | undefined {

@@ -14,6 +14,7 @@ import { failedPrecondition, messageOf } from '../../ttrpc/errors.ts';
 import { storageError } from '../content/storage-error.ts';
 import type { Exchange } from '../events/exchange.ts';
 import { pack } from '../events/pack.ts';
+import { reached } from '../failpoint.ts';
 import type { Namespace } from '../identifiers.ts';
 import type { Logger } from '../log.ts';
 import type { Database } from '../metadata/database.ts';
@@ -112,6 +113,7 @@ export class LocalSnapshotter implements Snapshotter {
     const active = this.#tree.checkCommit(namespace, name, key);
     const usage = await this.#measure(active, signal);
     await this.#tree.commit(namespace, { name, key, labels, lease, usage });
+    reached('snapshot-committed');
     await this.#seal(active.id);
     const event = pack('SnapshotCommit', SnapshotCommit, { key, name, snapshotter: this.name });
     this.#exchange.publish(namespace, '/snapshot/commit', event);
@@ -168,11 +170,14 @@ export class LocalSnapshotter implements Snapshotter {
     snapshot: NewSnapshot,
     signal: AbortSignal | undefined,
   ): Promise<Mount[]> {
+    await this.#tree.claimTarget(namespace, snapshot);
     const place = this.#tree.plan(namespace, snapshot);
     this.#making.add(place.id);
     try {
       await this.#backend.create(place, signal);
+      reached('snapshot-made');
       await this.#tree.create(namespace, snapshot, place);
+      reached('snapshot-prepared');
     } catch (error) {
       this.#reclaimer.add([place.id]);
       throw storageError('create snapshot', snapshot.key, error);

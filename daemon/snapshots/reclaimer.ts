@@ -1,4 +1,5 @@
 import { messageOf } from '../../ttrpc/errors.ts';
+import { reached } from '../failpoint.ts';
 import type { Logger } from '../log.ts';
 import type { Backend } from './backend.ts';
 
@@ -42,6 +43,7 @@ export class Reclaimer {
       if (signal.aborted) return;
       try {
         await this.#backend.remove(id, signal);
+        reached('snapshot-removed');
       } catch (error) {
         if (!signal.aborted) {
           this.#log.warn(

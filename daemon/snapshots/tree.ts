@@ -103,6 +103,17 @@ export class SnapshotTree {
     this.#lastId = Math.max(this.#lastId, id);
   }
 
+  /** Has the lease hold the snapshot that the new one is to become, when that is there already. @throws RpcError NotFound for the lease */
+  async claimTarget(namespace: Namespace, { labels, lease }: NewSnapshot): Promise<void> {
+    const target = targetOf(labels);
+    if (lease === undefined || target === '' || this.find(this.#database, namespace, target) === undefined)
+      return;
+    await this.#database.update((transaction) => {
+      if (this.find(transaction, namespace, target) !== undefined)
+        addToLease(transaction, namespace, lease, this.#resource(target));
+    });
+  }
+
   /**
    * Where the files of a new snapshot go, under a number of its own. There is no record of it yet.
    *
@@ -227,7 +238,7 @@ export class SnapshotTree {
   #ancestors(reader: Reader, namespace: Namespace, { key, parent, labels }: NewSnapshot): number[] {
     checkKey(key);
     checkLabels('info.Labels', labels);
-    const target = Object.hasOwn(labels, TARGET) ? labels[TARGET]! : '';
+    const target = targetOf(labels);
     if (target !== '' && this.find(reader, namespace, target) !== undefined) {
       throw alreadyExists(`target snapshot "${target}": already exists`);
     }
@@ -262,6 +273,11 @@ export class SnapshotTree {
   #resource(key: string): { type: string; id: string } {
     return { type: `snapshots/${this.#snapshotter}`, id: key };
   }
+}
+
+/** Empty when it is to become none in particular, which no snapshot is called. */
+function targetOf(labels: NewSnapshot['labels']): string {
+  return Object.hasOwn(labels, TARGET) ? labels[TARGET]! : '';
 }
 
 function whole(message: Message): Snapshot {

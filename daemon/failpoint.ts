@@ -1,0 +1,80 @@
+/**
+ * Named points at which a test makes the daemon die or fail. Inert unless the environment variable MOOR_FAILPOINTS
+ * names them: `bundle-made=kill,blob-renamed=kill@3` (at the third time). An absolute path is a file with the same text, read
+ * whenever a point is reached, so that a test can change its mind while the daemon runs.
+ */
+import { readFileSync } from 'node:fs';
+import { internal } from '../ttrpc/errors.ts';
+
+/** Every step of a task's life that changes the world, in the order they come. */
+export type TaskStep =
+  | 'bundle-made'
+  | 'shim-started'
+  | 'shim-connected'
+  | 'container-created'
+  | 'container-started'
+  | 'process-added'
+  | 'process-started'
+  | 'delete-begun'
+  | 'container-deleted'
+  | 'shim-stopped'
+  | 'bundle-removed'
+  | 'dead-shim-cleaned'
+  | 'dead-shim-recorded'
+  | 'exit-published';
+
+/** The same of an image's: on its way in, into snapshots, and out again. */
+export type ImageStep =
+  | 'lease-created'
+  | 'ingest-recorded'
+  | 'ingest-written'
+  | 'ingest-synced'
+  | 'blob-renamed'
+  | 'blob-recorded'
+  | 'snapshot-made'
+  | 'snapshot-prepared'
+  | 'layer-applied'
+  | 'snapshot-committed'
+  | 'image-unpacked'
+  | 'image-recorded'
+  | 'garbage-marked'
+  | 'garbage-forgotten'
+  | 'blob-removed'
+  | 'snapshot-removed';
+
+export type Step = TaskStep | ImageStep;
+
+interface Effect {
+  readonly kind: 'kill' | 'fail';
+  /** At which time. */
+  readonly count: number;
+}
+
+const given = process.env.MOOR_FAILPOINTS ?? '';
+const fixed = given.startsWith('/') ? undefined : parse(given);
+const times = new Map<Step, number>();
+
+function parse(text: string): Map<string, Effect> {
+  const effects = new Map<string, Effect>();
+  for (const entry of text.trim().split(',')) {
+    const [, step, kind, count = '1'] = /^([a-z-]+)=(kill|fail)(?:@(\d+))?$/.exec(entry) ?? [];
+    if (step !== undefined) effects.set(step, { kind: kind as Effect['kind'], count: Number(count) });
+  }
+  return effects;
+}
+
+/**
+ * Says that a step has been done.
+ * @throws RpcError Internal when a test has asked for a failure here.
+ */
+export function reached(step: Step): void {
+  if (given === '') return;
+  const effect = (fixed ?? parse(readFileSync(given, 'utf8'))).get(step);
+  if (effect === undefined) return;
+  const count = (times.get(step) ?? 0) + 1;
+  times.set(step, count);
+  // A point without a count has its effect each time.
+  if (count < effect.count) return;
+  if (effect.kind === 'kill') process.kill(process.pid, 'SIGKILL');
+  throw internal(`failed at ${step}, as the test asked`);
+}
