@@ -161,6 +161,13 @@ export class Daemon implements AsyncDisposable {
     await this.#end('SIGKILL');
   }
 
+  /** Resolves when the daemon has ended, whatever ended it; at once when it is not running. */
+  async ended(): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    await once(child, 'exit');
+  }
+
   /** SIGTERM: a stop that lets calls finish; SIGKILL after 10 s. */
   async terminate(): Promise<void> {
     await this.#end('SIGTERM');
