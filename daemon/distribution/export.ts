@@ -1,8 +1,10 @@
 /** From images to an archive: an OCI layout that `docker load` reads as well. */
+import { pipeline } from 'node:stream';
 import { pack, type Pack } from 'tar-stream';
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import { Code, isCode, notFound } from '../../ttrpc/errors.ts';
 import { parseDigest, splitDigest, type Digest } from '../content/digest.ts';
+import { compressionOfType, encoderFor } from './archive-type.ts';
 import type { Distribution, Session } from './distribution.ts';
 import { readChildren, walk } from './graph.ts';
 import { IMAGE_NAME, REF_NAME } from './import.ts';
@@ -15,6 +17,8 @@ export interface ExportOptions {
   /** Also write what `docker load` of old needs. */
   readonly dockerManifest: boolean;
   readonly nonDistributable: boolean;
+  /** Of the archive as a whole; not compressed when it is empty. */
+  readonly mediaType?: string;
 }
 
 interface Named {
@@ -34,12 +38,14 @@ export async function exportImages(
 ): Promise<void> {
   const { images } = distribution;
   const named = names.map((name) => ({ name, target: images.get(session.namespace, name).target! }));
+  const compression = compressionOfType(options.mediaType ?? '') ?? 'none';
   const archive = pack();
   const filling = fill(archive, distribution, session, named, options).then(
     () => archive.finalize(),
     (error: unknown) => archive.destroy(error as Error),
   );
-  for await (const bytes of archive as AsyncIterable<Buffer>) await write(bytes);
+  const out = compression === 'none' ? archive : pipeline(archive, encoderFor(compression), () => undefined);
+  for await (const bytes of out as AsyncIterable<Buffer>) await write(bytes);
   await filling;
 }
 

@@ -1,11 +1,16 @@
 /** From an archive to content: OCI layouts (image-spec, image-layout.md) and what `docker save` writes. */
 import { randomUUID } from 'node:crypto';
-import { PassThrough, Readable, type Transform, pipeline } from 'node:stream';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+import { Readable, pipeline } from 'node:stream';
 import { type Extract, extract } from 'tar-stream';
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import { Code, invalidArgument, isCode, messageOf } from '../../ttrpc/errors.ts';
 import { type Digest, isDigest } from '../content/digest.ts';
+import {
+  type ArchiveCompression,
+  compressionOfBytes,
+  compressionOfType,
+  decoderFor,
+} from './archive-type.ts';
 import { DockerArchive, type StoredFile } from './docker-archive.ts';
 import type { Distribution, Session } from './distribution.ts';
 import { childrenOf, labelChildren, parseDocument, readChildren } from './graph.ts';
@@ -20,6 +25,8 @@ export interface Imported {
 export interface ImportOptions {
   /** Compress layers that are not; only of archives that have no manifests of their own, as `docker save` of old wrote them. */
   readonly compress?: boolean;
+  /** Of the archive as a whole; found out when it is empty. */
+  readonly mediaType?: string;
   /** Keep the list of all images as an image of this name. */
   readonly indexName?: string;
 }
@@ -42,10 +49,10 @@ export async function importImages(
   distribution: Distribution,
   session: Session,
   bytes: AsyncIterable<Buffer>,
-  { compress = false, indexName = '' }: ImportOptions = {},
+  { compress = false, indexName = '', mediaType = '' }: ImportOptions = {},
 ): Promise<Imported[]> {
   const archive = new ArchiveImport(distribution, session);
-  await archive.read(bytes);
+  await archive.read(bytes, compressionOfType(mediaType));
   const { images, index } = await archive.finish(compress);
   if (indexName !== '') await distribution.name(session, indexName, await archive.keep(index));
   return images;
@@ -66,9 +73,9 @@ class ArchiveImport {
     this.#session = session;
   }
 
-  async read(bytes: AsyncIterable<Buffer>): Promise<void> {
+  async read(bytes: AsyncIterable<Buffer>, compression?: ArchiveCompression): Promise<void> {
     const { signal } = this.#session;
-    const source = await decompressed(bytes);
+    const source = await decompressed(bytes, compression);
     const tar = extract();
     source.on('error', (error) => tar.destroy(error));
     const onAbort = (): void => {
@@ -137,7 +144,11 @@ class ArchiveImport {
         await writer.flush();
       }
       const { digest } = writer;
-      this.#files.set(name, { digest: expected ?? digest, size, isCompressed: isCompressed(head) });
+      this.#files.set(name, {
+        digest: expected ?? digest,
+        size,
+        isCompressed: compressionOfBytes(head) !== 'none',
+      });
       await writer.commit({ size, ...(expected !== undefined && { expected }) });
     } catch (error) {
       if (!isCode(error, Code.AlreadyExists)) throw error;
@@ -215,19 +226,11 @@ function blobDigest(name: string): Digest | undefined {
   return isDigest(digest) ? digest : undefined;
 }
 
-const GZIP = Buffer.from([0x1f, 0x8b]);
-const ZSTD = Buffer.from([0x28, 0xb5, 0x2f, 0xfd]);
-
-function isCompressed(head: Buffer): boolean {
-  return startsWith(head, GZIP) || startsWith(head, ZSTD);
-}
-
-function startsWith(bytes: Buffer, magic: Buffer): boolean {
-  return bytes.subarray(0, magic.length).equals(magic);
-}
-
-/** An archive may be compressed as a whole, which its first bytes tell. */
-async function decompressed(bytes: AsyncIterable<Buffer>): Promise<Readable> {
+/** An archive may be compressed as a whole, which its first bytes tell when the client does not. */
+async function decompressed(
+  bytes: AsyncIterable<Buffer>,
+  compression: ArchiveCompression | undefined,
+): Promise<Readable> {
   const pieces = bytes[Symbol.asyncIterator]();
   let head = Buffer.alloc(0);
   while (head.length < 4) {
@@ -240,10 +243,5 @@ async function decompressed(bytes: AsyncIterable<Buffer>): Promise<Readable> {
     yield* { [Symbol.asyncIterator]: () => pieces };
   }
   const source = Readable.from(all(), { objectMode: false });
-  return pipeline(source, decoderFor(head), () => undefined);
-}
-
-function decoderFor(head: Buffer): Transform {
-  if (startsWith(head, GZIP)) return createGunzip();
-  return startsWith(head, ZSTD) ? createZstdDecompress() : new PassThrough();
+  return pipeline(source, decoderFor(compression ?? compressionOfBytes(head)), () => undefined);
 }

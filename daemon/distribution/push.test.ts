@@ -136,14 +136,14 @@ for (const [passes, begun] of [
 test('an upload goes on in the middle of a piece where the registry says how much it has', async () => {
   await using registry = await TrickyRegistry.start();
   const image = await makeImage([{ noise: randomBytes(18 << 20) }]);
-  const uploads: Buffer[] = [];
+  const uploads: { bytes: Buffer; length: number }[] = [];
   const rest: number[] = [];
   let pieces = 0;
   registry.trick = (request, response, path) => {
     const { method } = request;
     if (method === 'HEAD') response.writeHead(404).end();
     else if (method === 'POST') {
-      uploads.push(Buffer.alloc(0));
+      uploads.push({ bytes: Buffer.alloc(32 << 20), length: 0 });
       response.writeHead(202, { location: `/v2/r/blobs/uploads/${uploads.length - 1}` }).end();
     } else if (path.includes('/manifests/')) {
       request.resume().on('end', () => response.writeHead(201).end());
@@ -154,8 +154,9 @@ test('an upload goes on in the middle of a piece where the registry says how muc
       if (method === 'PUT') rest.push(Number(request.headers['content-length']));
       const breaks = method === 'PATCH' && (pieces += 1) === 2;
       request.on('data', (bytes: Buffer) => {
-        uploads[id] = Buffer.concat([uploads[id]!, bytes]);
-        if (breaks && uploads[id].length > 12 << 20) request.socket.destroy();
+        const upload = uploads[id]!;
+        upload.length += bytes.copy(upload.bytes, upload.length);
+        if (breaks && upload.length > 12 << 20) request.socket.destroy();
       });
       request.on('end', () => {
         const location = `/v2/r/blobs/uploads/${id}`;
@@ -167,7 +168,7 @@ test('an upload goes on in the middle of a piece where the registry says how muc
   await copy(image, registry.host);
   const layer = uploads.find(({ length }) => length > 1 << 20)!;
   assert.equal(uploads.length, 2);
-  assert.ok(layer.equals(image.layers[0]!.bytes));
+  assert.ok(layer.bytes.subarray(0, layer.length).equals(image.layers[0]!.bytes));
   assert.equal(pieces, 2);
   assert.ok(Math.max(...rest) < layer.length - (12 << 20), `the last request had ${Math.max(...rest)} bytes`);
 });

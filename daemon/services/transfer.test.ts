@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { PassThrough } from 'node:stream';
 import { type TestContext, test } from 'node:test';
+import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { StreamInit } from '../../proto/gen/containerd/services/streaming.ts';
 import type { StreamingDefinition } from '../../proto/gen/containerd/services/streaming.ts';
 import type { TransferDefinition } from '../../proto/gen/containerd/services/transfer.ts';
@@ -103,11 +104,11 @@ class Client {
   }
 
   /** What an export sends. */
-  async export(name: string): Promise<Buffer> {
+  async export(name: string, mediaType = ''): Promise<Buffer> {
     const stream = await this.stream('out');
     const running = this.run(
       end('ImageStore', { name }),
-      end('ImageExportStream', { stream: 'out', allPlatforms: true }),
+      end('ImageExportStream', { stream: 'out', allPlatforms: true, mediaType }),
     );
     const pieces: Buffer[] = [];
     stream.send(messageAny(`${PREFIX}WindowUpdate`, WindowUpdate, { update: 65536 }));
@@ -120,11 +121,20 @@ class Client {
     return Buffer.concat(pieces);
   }
 
-  async import(bytes: Buffer, store: PartialMessage<ImageStore> = {}): Promise<void> {
+  async import(
+    bytes: Buffer,
+    store: PartialMessage<ImageStore> = {},
+    from: PartialMessage<ImageImportStream> = {},
+  ): Promise<void> {
     const stream = await this.stream('in');
     const sending = (async () => {
       for (let offset = 0, window = 0; offset < bytes.length;) {
-        while (window <= 0) window += WindowUpdate.decode((await stream.next())!.value).update;
+        while (window <= 0) {
+          const message = await stream.next();
+          // Whoever refuses the archive reads no more of it.
+          if (message === undefined) return;
+          window += WindowUpdate.decode(message.value).update;
+        }
         const data = bytes.subarray(offset, offset + Math.min(window, 32768));
         stream.send(messageAny(`${PREFIX}Data`, Data, { data }));
         window -= data.length;
@@ -133,7 +143,7 @@ class Client {
       stream.close();
       while ((await stream.next()) !== undefined);
     })();
-    await this.run(end('ImageImportStream', { stream: 'in' }), end('ImageStore', store));
+    await this.run(end('ImageImportStream', { stream: 'in', ...from }), end('ImageStore', store));
     await sending;
   }
 }
@@ -223,6 +233,39 @@ test('what is exported is imported elsewhere, and unpacked', async (t) => {
   const { images, snapshotters } = other.stage.distribution;
   assert.equal(images.get(here, name).target?.digest, image.manifest.digest);
   assert.ok(snapshotters.get('overlayfs').stat(here, chainIds(image.diffIds)[1]!));
+});
+
+test('an archive is compressed as its media type says, both ways', async (t) => {
+  await using registry = await TrickyRegistry.start();
+  const image = await busyboxImage();
+  registry.put('r', 'x', image);
+  const client = await Client.open(t);
+  const name = `${registry.host}/r:x`;
+  await client.run(end('OCIRegistry', { reference: name }), end('ImageStore', { name }));
+  const plain = await client.export(name);
+  const unpacked = { gzip: gunzipSync, zstd: zstdDecompressSync };
+  for (const [compression, decompress] of Object.entries(unpacked)) {
+    const mediaType = `application/vnd.oci.image.layout.tar+${compression}`;
+    const bytes = await client.export(name, mediaType);
+    assert.equal(decompress(bytes).length, plain.length);
+    for (const told of [mediaType, '']) {
+      const other = await Client.open(t);
+      const extraReferences = [{ isPrefix: true, allowOverwrite: true }];
+      await other.import(bytes, { extraReferences }, { mediaType: told });
+      const { images } = other.stage.distribution;
+      assert.equal(images.get(here, name).target?.digest, image.manifest.digest);
+    }
+    const wrong = await Client.open(t);
+    // What is said to be a plain archive is not looked into.
+    await assert.rejects(
+      wrong.import(bytes, {}, { mediaType: 'application/vnd.oci.image.layout.tar' }),
+      (error) => isCode(error, Code.InvalidArgument),
+    );
+  }
+  await assert.rejects(
+    client.import(plain, {}, { mediaType: 'application/x+brotli' }),
+    (error) => isCode(error, Code.Unimplemented) && /\+brotli/.test(error.message),
+  );
 });
 
 test('what docker save wrote is imported', async (t) => {

@@ -156,7 +156,7 @@ class Transfer {
 
   async #import(
     session: Session,
-    { stream, forceCompress }: ImageImportStream,
+    { stream, forceCompress, mediaType }: ImageImportStream,
     { store: to, indexName }: To,
   ): Promise<void> {
     const channel = this.#streams.get(session.namespace, stream);
@@ -166,6 +166,7 @@ class Transfer {
       const found = await importImages(this.#distribution, session, bytes, {
         compress: forceCompress,
         indexName,
+        mediaType,
       });
       for (const { snapshotter, target } of selectionOf(to).unpacks ?? []) {
         for (const { descriptor } of found)
@@ -191,6 +192,7 @@ class Transfer {
         targets: to.allPlatforms || platforms.length > 0 ? platforms : [hostPlatform()],
         dockerManifest: !to.skipCompatibilityManifest,
         nonDistributable: !to.skipNonDistributable,
+        mediaType: to.mediaType,
       });
     } finally {
       channel.close();
