@@ -6,6 +6,7 @@ import { addEvents } from './events.ts';
 import { addInfo } from './info.ts';
 import { addLeases } from './leases.ts';
 import { addNamespaces } from './namespaces.ts';
+import { addNetwork } from './network.ts';
 import { addPlugins } from './plugins.ts';
 import { addRun } from './run.ts';
 import { addShim } from './shim.ts';
@@ -49,6 +50,7 @@ export function createProgram(): Command {
   addTasks(program);
   addContainers(program);
   addNamespaces(program);
+  addNetwork(program);
   addEvents(program);
   addPlugins(program);
   addLeases(program);

@@ -24,6 +24,7 @@ import { type Event, subscribe } from './events.ts';
 import { Images } from './images.ts';
 import { Leases } from './lease.ts';
 import { Namespaces } from './namespace.ts';
+import { Networks } from './network.ts';
 import type { Spec } from './oci.ts';
 import { Snapshots } from './snapshots.ts';
 import { buildSpec, type SpecOptions } from './spec.ts';
@@ -60,6 +61,7 @@ export class Client implements Disposable {
   readonly namespaces: Namespaces;
   readonly containers: Containers;
   readonly leases: Leases;
+  readonly networks: Networks;
   readonly content: Content;
   readonly images: Images;
   /** Moves images between registries, archives and the daemon. */
@@ -75,6 +77,7 @@ export class Client implements Disposable {
     this.namespaces = new Namespaces(connection, this.#headers);
     this.containers = new Containers(connection, this.#headers);
     this.leases = new Leases(connection, this.#headers);
+    this.networks = new Networks(connection, this.#headers);
     this.content = new Content(connection, this.#headers);
     this.images = new Images(connection, this.#headers, namespace);
     this.transfers = new Transfers(connection, this.#headers, namespace);
@@ -194,6 +197,18 @@ export type { Descriptor, DescriptorJson, ImageConfig, Manifest, PlatformImage }
 export { chainIds } from './manifest.ts';
 export type { Metrics } from './metrics.ts';
 export type { Labels, Namespace, Namespaces } from './namespace.ts';
+export {
+  type Address,
+  type AddLinkOptions,
+  HOST_NETWORK,
+  type Link,
+  type LinkKind,
+  type LinkSettings,
+  type Network,
+  type Networks,
+  type Route,
+  type SetLinkOptions,
+} from './network.ts';
 export type * as oci from './oci.ts';
 export { hostPlatform, normalize, parsePlatform, type PlatformParts, platformText } from './platform.ts';
 export {

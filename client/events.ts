@@ -13,6 +13,7 @@ import { ContentDelete } from '../proto/gen/containerd/events/content.ts';
 import { ImageCreate, ImageDelete, ImageUpdate } from '../proto/gen/containerd/events/image.ts';
 import * as task from '../proto/gen/containerd/events/task.ts';
 import { type Envelope, EventsDefinition } from '../proto/gen/containerd/services/events.ts';
+import * as network from '../proto/gen/moor/events/network.ts';
 import type { CallOptions, MessageType } from '../ttrpc/service.ts';
 import { type Any, typeNameOf } from './any.ts';
 import type { Headers } from './channel.ts';
@@ -44,6 +45,13 @@ const EVENTS = {
   '/snapshot/commit': SnapshotCommit,
   '/snapshot/remove': SnapshotRemove,
   '/content/delete': ContentDelete,
+  '/moor/network/create': network.NetworkCreate,
+  '/moor/network/update': network.NetworkUpdate,
+  '/moor/network/delete': network.NetworkDelete,
+  '/moor/network/link/create': network.LinkCreate,
+  '/moor/network/link/update': network.LinkUpdate,
+  '/moor/network/link/move': network.LinkMove,
+  '/moor/network/link/delete': network.LinkDelete,
 } as const;
 
 type Events = typeof EVENTS;
@@ -101,5 +109,5 @@ function decoded(topic: string, event: Any | undefined): object | undefined {
   const type = EVENTS[topic as keyof Events] as
     (MessageType<object> & { readonly $type?: string }) | undefined;
   if (type === undefined || event === undefined) return undefined;
-  return typeNameOf(event).startsWith('containerd.') ? type.decode(event.value) : undefined;
+  return /^(?:containerd|moor)\./.test(typeNameOf(event)) ? type.decode(event.value) : undefined;
 }

@@ -23,6 +23,9 @@ import { ImageStore } from './images/store.ts';
 import { DirectoryLock } from './lock.ts';
 import type { Logger } from './log.ts';
 import { MetadataStore } from './metadata/store.ts';
+import { Links } from './network/links.ts';
+import { Networks } from './network/networks.ts';
+import { Routes } from './network/routes.ts';
 import { notify } from './notify.ts';
 import { LoadedPlugins, checkPluginNames, isDisabled } from './plugins.ts';
 import { TaskManager } from './runtime/manager.ts';
@@ -130,7 +133,11 @@ export class Daemon {
       limits: limitsFrom(plugins['io.containerd.differ.v1.walking']),
     });
     this.#opened.defer(() => differ.close());
-    const { leases } = metadata;
+    const { leases, containers } = metadata;
+    const networks = await Networks.open({ state: config.state, database, containers, exchange, log });
+    this.#opened.defer(() => networks.close());
+    const links = await Links.open(networks);
+    const networking = { networks, links, routes: new Routes(networks) };
     const distribution = new Distribution(
       { content, images, leases, snapshotters, differ },
       plugins['io.containerd.transfer.v1.local'],
@@ -163,6 +170,7 @@ export class Daemon {
       distribution,
       streams: new Streams(),
       collections,
+      networking,
       exchange,
       tasks,
       health,

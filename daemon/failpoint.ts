@@ -42,7 +42,18 @@ export type ImageStep =
   | 'blob-removed'
   | 'snapshot-removed';
 
-export type Step = TaskStep | ImageStep;
+/** The same of networks and their links. */
+export type NetworkStep =
+  | 'network-recorded'
+  | 'network-made'
+  | 'network-doomed'
+  | 'network-removed'
+  | 'link-recorded'
+  | 'link-made'
+  | 'link-configured'
+  | 'link-done';
+
+export type Step = TaskStep | ImageStep | NetworkStep;
 
 interface Effect {
   readonly kind: 'kill' | 'fail';

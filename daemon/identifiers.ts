@@ -10,6 +10,8 @@ type Branded<Name extends string> = string & { readonly [brand]: Name };
 export type Namespace = Branded<'Namespace'>;
 /** A container within its namespace; its task has the same id. */
 export type ContainerId = Branded<'ContainerId'>;
+/** A named network within its namespace. */
+export type NetworkName = Branded<'NetworkName'>;
 /** An exec within its container. */
 export type ExecId = Branded<'ExecId'>;
 

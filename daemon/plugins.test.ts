@@ -12,7 +12,7 @@ const context: CallContext = { signal: new AbortController().signal, metadata: n
 
 /** Services are made from the core, not used here. */
 const core = (config: Config): Core =>
-  ({ config, metadata: {}, identity: { uuid: 'u', pid: 7, pidns: 8n } }) as unknown as Core;
+  ({ config, metadata: {}, networking: {}, identity: { uuid: 'u', pid: 7, pidns: 8n } }) as unknown as Core;
 
 const introspection = (loaded: LoadedPlugins): ServiceImplementation<typeof IntrospectionDefinition> =>
   loaded.services.find(({ definition }) => definition.fullName === IntrospectionDefinition.fullName)!

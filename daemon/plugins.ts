@@ -27,6 +27,7 @@ import { imagesService } from './services/images.ts';
 import { type ServerIdentity, introspectionService } from './services/introspection.ts';
 import { leasesService } from './services/leases.ts';
 import { namespacesService } from './services/namespaces.ts';
+import { type Networking, networkService } from './services/network.ts';
 import { snapshotsService } from './services/snapshots.ts';
 import { streamingService } from './services/streaming.ts';
 import { tasksService } from './services/tasks.ts';
@@ -51,6 +52,7 @@ export interface Core {
   readonly distribution: Distribution;
   readonly streams: Streams;
   readonly collections: GcScheduler;
+  readonly networking: Networking;
   readonly exchange: Exchange;
   readonly tasks: TaskManager;
   readonly health: Health;
@@ -185,6 +187,14 @@ export const table: readonly Plugin[] = [
     id: 'namespaces',
     requires: [Type.Service],
     serve: ({ metadata, exchange }) => namespacesService(metadata.namespaces, exchange),
+  },
+  {
+    type: Type.Grpc,
+    id: 'network',
+    requires: [Type.Event, Type.Metadata],
+    native: true,
+    exports: ({ state }) => ({ path: join(state, 'netns') }),
+    serve: ({ networking }) => networkService(networking),
   },
   {
     type: Type.Grpc,

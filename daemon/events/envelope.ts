@@ -3,6 +3,7 @@ import * as containers from '../../proto/gen/containerd/events/container.ts';
 import * as namespaces from '../../proto/gen/containerd/events/namespace.ts';
 import * as snapshots from '../../proto/gen/containerd/events/snapshot.ts';
 import * as tasks from '../../proto/gen/containerd/events/task.ts';
+import * as networks from '../../proto/gen/moor/events/network.ts';
 import type { Envelope } from '../../proto/gen/containerd/types/event.ts';
 import type { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { invalidArgument, messageOf } from '../../ttrpc/errors.ts';
@@ -17,7 +18,7 @@ interface EventType {
 
 /** Every event this daemon knows, by its message's full name. */
 const types = new Map<string, EventType>();
-for (const module of [containers, namespaces, snapshots, tasks]) {
+for (const module of [containers, namespaces, networks, snapshots, tasks]) {
   for (const [name, member] of Object.entries(module)) {
     if (typeof member === 'object' && 'decode' in member)
       types.set(`${module.protobufPackage}.${name}`, member);

@@ -19,6 +19,8 @@ export const Kind = {
   Content: 'content',
   Ingest: 'ingest',
   Image: 'image',
+  Network: 'network',
+  PendingLink: 'pending-link',
   SnapshotChild: 'snapshot-child',
   SnapshotSequence: 'snapshot-sequence',
 } as const;
@@ -32,6 +34,7 @@ export const contents: readonly { readonly kind: string; readonly plural: string
   { kind: Kind.Image, plural: 'images' },
   { kind: Kind.Content, plural: 'blobs' },
   { kind: Kind.Container, plural: 'containers' },
+  { kind: Kind.Network, plural: 'networks' },
 ];
 
 /** LMDB's limit for a key is 1978 bytes; this leaves room for the namespace, the kind and the escapes of the encoding. */
