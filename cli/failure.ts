@@ -57,7 +57,7 @@ const ADVICE: readonly (readonly [RegExp, Advice])[] = [
     ([, id], { namespace }) =>
       `choose another id, or remove it: moor --namespace ${namespace} containers rm ${id}`,
   ],
-  [/namespace "?([^"\s]+)"? must be empty|namespace.*not empty/, () => 'remove its containers first'],
+  [/namespace "?([^"\s]+)"? must be empty|namespace.*not empty/, () => 'remove what is in it first'],
   [/running process|must be stopped|task.*is running|is not stopped/, () => 'stop it first: moor tasks kill'],
   [/namespace is required/, () => 'name one with --namespace'],
 ];

@@ -30,6 +30,7 @@ const common: readonly Meaning[] = [
     notFound,
     'link "$1$2" is not there: not found',
   ],
+  [/argument "([^"]*)" is wrong: Device does not exist/, notFound, 'link "$1" is not there: not found'],
   [/No such device/, notFound, 'a link it needs is not there: not found'],
   [/File exists|already assigned/i, alreadyExists, 'already exists'],
   [/address not found|No such process/i, notFound, 'not found'],

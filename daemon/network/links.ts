@@ -68,9 +68,10 @@ export class Links {
     const words = [...changeWords(settings), ...(newName === undefined ? [] : ['name', newName])];
     if (words.length === 0) throw invalidArgument(`link "${name}": nothing to change: invalid argument`);
     return this.#networks.within(namespace, [network], undefined, async ([place]) => {
-      const before = (await this.#list(place, name))[0]!;
+      const about = configuring(name, place, settings.master);
+      const before = (await attempt(about, () => this.#show(place, name)))[0]!;
       try {
-        await attempt(configuring(name, place, settings.master), () =>
+        await attempt(about, () =>
           this.#networks.ip.change(place.netns, ['link', 'set', 'dev', name, ...words]),
         );
       } catch (error) {
@@ -112,6 +113,9 @@ export class Links {
           ],
         ],
       };
+      // A name that is taken would be found out too late: the kernel moves first, and then renames.
+      if ((await this.#list(to)).some((link) => link.name === newName))
+        throw alreadyExists(`${about.action}: link "${newName}" is there already: already exists`);
       const words = ['netns', fileOf(to), ...(newName === name ? [] : ['name', newName])];
       await attempt(about, () =>
         this.#networks.ip.change(from.netns, ['link', 'set', 'dev', name, ...words]),
@@ -174,9 +178,12 @@ export class Links {
 
   async #list(place: Place, name?: LinkName, signal?: AbortSignal): Promise<Link[]> {
     const about = { action: `cannot list links of network "${place.name}"` };
+    return attempt(about, () => this.#show(place, name, signal));
+  }
+
+  async #show(place: Place, name?: LinkName, signal?: AbortSignal): Promise<Link[]> {
     const words = ['address', 'show', ...(name === undefined ? [] : ['dev', name])];
-    const entries = await attempt(about, () => this.#networks.ip.show(place.netns, words, signal));
-    return linksOf(entries);
+    return linksOf(await this.#networks.ip.show(place.netns, words, signal));
   }
 
   /** Takes back what the kernel may have changed before it refused the rest. */
