@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { it } from 'node:test';
 import { promisify } from 'node:util';
 import type { Client, LinkKind } from '../client/client.ts';
-import { describe } from './harness/ctr.ts';
+import { describe } from './harness/program.ts';
 import { mountsBelow } from './harness/daemon.ts';
 import { expectNothingLeft, holdings } from './harness/leftovers.ts';
 import { hostLinks, linkNames, makeHub, plug, refusalOf, sdk } from './harness/networks.ts';
