@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import { Client as GrpcClient, credentials } from '@grpc/grpc-js';
 import { abortion } from '../ttrpc/deadline.ts';
 import { unavailable } from '../ttrpc/errors.ts';
-import { type Headers, serviceOn, type Wire } from './channel.ts';
+import { type Headers, serviceOn, type Wire } from '../grpc/channel.ts';
 import type { ServiceClient, ServiceDefinition } from '../ttrpc/service.ts';
 
 /** Where Moor's daemon listens unless it is told otherwise. */

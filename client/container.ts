@@ -8,7 +8,7 @@ import type { Mount } from '../proto/gen/containerd/types/mount.ts';
 import { Code, failedPrecondition, internal, isCode } from '../ttrpc/errors.ts';
 import type { CallOptions, PartialMessage, ServiceClient } from '../ttrpc/service.ts';
 import { type Any, anyOf, pack, SPEC_TYPE, typeNameOf } from './any.ts';
-import type { Headers } from './channel.ts';
+import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
 import type { Labels } from './namespace.ts';
 import type { Spec } from './oci.ts';

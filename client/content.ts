@@ -7,7 +7,7 @@ import {
 } from '../proto/gen/containerd/services/content.ts';
 import { Code, internal, isCode, resourceExhausted } from '../ttrpc/errors.ts';
 import type { CallOptions, PartialMessage, ServiceClient } from '../ttrpc/service.ts';
-import type { Headers } from './channel.ts';
+import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
 import type { Labels } from './namespace.ts';
 

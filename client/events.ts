@@ -16,7 +16,7 @@ import { type Envelope, EventsDefinition } from '../proto/gen/containerd/service
 import * as network from '../proto/gen/moor/events/network.ts';
 import type { CallOptions, MessageType } from '../ttrpc/service.ts';
 import { type Any, typeNameOf } from './any.ts';
-import type { Headers } from './channel.ts';
+import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
 import { dateOf } from './timestamp.ts';
 

@@ -2,7 +2,7 @@ import { ImagesDefinition, type Image as WireImage } from '../proto/gen/containe
 import type { Platform } from '../proto/gen/containerd/types/platform.ts';
 import { Code, internal, isCode } from '../ttrpc/errors.ts';
 import type { CallOptions, ServiceClient } from '../ttrpc/service.ts';
-import type { Headers } from './channel.ts';
+import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
 import { Content } from './content.ts';
 import {

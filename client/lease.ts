@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { LeasesDefinition, type Lease, type Resource } from '../proto/gen/containerd/services/leases.ts';
 import { internal } from '../ttrpc/errors.ts';
 import type { CallOptions, ServiceClient } from '../ttrpc/service.ts';
-import type { Headers } from './channel.ts';
+import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
 import type { Labels } from './namespace.ts';
 

@@ -1,7 +1,7 @@
 import { NamespacesDefinition, type Namespace } from '../proto/gen/containerd/services/namespaces.ts';
 import { internal } from '../ttrpc/errors.ts';
 import type { CallOptions, ServiceClient } from '../ttrpc/service.ts';
-import type { Headers } from './channel.ts';
+import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
 
 export type { Namespace };

@@ -9,7 +9,7 @@ import type {
 import { NetworksDefinition } from '../proto/gen/moor/services/network.ts';
 import { internal } from '../ttrpc/errors.ts';
 import type { CallOptions, PartialMessage, ServiceClient } from '../ttrpc/service.ts';
-import type { Headers } from './channel.ts';
+import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
 import type { Labels } from './namespace.ts';
 

@@ -7,7 +7,7 @@ import type { Mount } from '../proto/gen/containerd/types/mount.ts';
 import { NamespacesDefinition } from '../proto/gen/containerd/services/namespaces.ts';
 import { Code, internal, isCode } from '../ttrpc/errors.ts';
 import type { CallOptions, ServiceClient } from '../ttrpc/service.ts';
-import type { Headers } from './channel.ts';
+import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
 import type { Labels } from './namespace.ts';
 

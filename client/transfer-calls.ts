@@ -5,7 +5,7 @@ import { Progress as WireProgress } from '../proto/gen/containerd/types/transfer
 import { internal, messageOf, toRpcError } from '../ttrpc/errors.ts';
 import type { CallOptions, ServiceClient } from '../ttrpc/service.ts';
 import { type Any, typeNameOf } from './any.ts';
-import type { Headers } from './channel.ts';
+import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
 import { Stream } from './stream.ts';
 import type { Progress, TransferOptions } from './transfer-options.ts';

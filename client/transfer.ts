@@ -9,7 +9,7 @@ import type { Platform } from '../proto/gen/containerd/types/platform.ts';
 import { Content as ContentEnd, Registry, Store } from '../proto/gen/moor/transfer/v1.ts';
 import type { CallOptions, PartialMessage } from '../ttrpc/service.ts';
 import { type Any, anyOf } from './any.ts';
-import type { Headers } from './channel.ts';
+import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
 import { answerQuestions } from './credentials.ts';
 import { type Image, Images } from './images.ts';
