@@ -54,7 +54,7 @@ suite('ctr images', {}, (rig) => {
     assert.match(generated ?? '', /^import-\d{4}-\d\d-\d\d:tag$/);
     await has(one);
     await has(two);
-    await rig.ctr.ok('images', 'rm', '--sync', full as string, generated as string);
+    await rig.ctr.ok('images', 'rm', '--sync', full, generated!);
 
     await rig.ctr.ok('images', 'import', '--no-unpack', '--base-name', 'example.com/other', file);
     assert.deepEqual(await names(), ['example.com/full/name:1', 'example.com/other:tag']);

@@ -5,16 +5,8 @@ import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { getXattr, lstat, S_IF } from '../../native/native.ts';
-import {
-  archiveOf,
-  describeTree,
-  entryOf,
-  folderFor,
-  mountsBelow,
-  sh,
-  Snapshot,
-  TestDiffer,
-} from './fixture.test.ts';
+import { archiveOf, entryOf, folderFor, mountsBelow, sh, Snapshot, TestDiffer } from './fixture.test.ts';
+import { describeTree } from './testing/tree.ts';
 
 const differ = new TestDiffer();
 

@@ -4,41 +4,12 @@ import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
-import { lstat, mknod, S_IF, setXattr } from '../../native/native.ts';
+import { mknod, S_IF } from '../../native/native.ts';
 import { Code } from '../../ttrpc/errors.ts';
-import { describeTree, folderFor, sh, Snapshot, TestDiffer } from './fixture.test.ts';
+import { folderFor, sh, Snapshot, TestDiffer } from './fixture.test.ts';
+import { addXattrs, BASE, CHANGE, describeTree } from './testing/tree.ts';
 
 const differ = new TestDiffer();
-
-/** A tree with something of everything. */
-const BASE = `
-  mkdir -p etc usr/lib usr/deep/er/est empty replaced; echo host > etc/hosts; echo old > etc/old
-  echo a > usr/lib/a; ln usr/lib/a usr/lib/a2; ln -s lib/a usr/soft; echo x > usr/deep/er/est/file
-  echo f > replaced/file; echo g > becomes-folder; ln -s nowhere becomes-file
-  mkfifo fifo; mknod null c 1 3; echo same > same; echo twin > twin1; ln twin1 twin2
-  touch -d '2020-01-01 00:00:00.123456789' etc/hosts; touch -d '2020-01-01' etc/old same usr/lib usr`;
-
-/** And a change to it of every kind. */
-const CHANGE = `
-  rm etc/old; echo changed > etc/hosts; chmod 4755 usr/lib/a; chown 12:34 same; rm -r empty
-  rm -r replaced; echo now a file > replaced; rm becomes-folder; mkdir becomes-folder; echo in > becomes-folder/x
-  rm becomes-file; echo file > becomes-file; rm -r usr/deep; mkdir usr/deep; echo new > usr/deep/new
-  mkdir -m 1777 made; echo h > made/hard1; ln made/hard1 made/hard2; ln -s /abs made/soft; mkfifo -m 640 made/fifo
-  mknod made/block b 7 300; chown -h 5:6 made/soft; touch -h -d '2001-01-01 00:00:00.5' made/soft
-  cp /bin/true made/capable; head -c 300000 /dev/urandom > made/large; truncate -s 5M made/hole
-  chown 3000000000:4000000000 made/large; touch -d '1960-02-03 04:05:06.75' made/large; rm -f null
-  mkdir -p "made/$(printf 'd%.0s' {1..150})"; echo l > "made/$(printf 'd%.0s' {1..150})/$(printf 'f%.0s' {1..200})"
-  echo u > 'made/ünï cödé'; echo b > $'made/\\xff\\xfe'; ln -s "$(printf 't%.0s' {1..300})" made/long-link; mkdir made/empty`;
-
-const CAPABILITY = Buffer.from('0100000280200000000000000000000000000000', 'hex');
-
-/** What no program of a plain Debian sets. */
-function addXattrs(root: string): void {
-  if (lstat(join(root, 'made')) === undefined) return;
-  setXattr(join(root, 'made'), 'user.note', Buffer.from('folder'));
-  setXattr(join(root, 'made/hard1'), 'user.note', Buffer.from([0, 0xff, 0x0a]));
-  setXattr(join(root, 'made/capable'), 'security.capability', CAPABILITY);
-}
 
 /** Two folders, and layers over each other, that a script has filled. */
 function snapshots(context: TestContext, base: string, change: string): { left: Snapshot; right: Snapshot } {

@@ -1,30 +1,10 @@
 /** What the tests of this folder share: places to unpack to, archives made by hand, trees written down. */
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, type TestContext } from 'node:test';
-import {
-  type ByteString,
-  constants,
-  getXattr,
-  listXattrs,
-  lstat,
-  mount,
-  S_IF,
-  unmount,
-} from '../../native/native.ts';
+import { type ByteString, constants, mount, unmount } from '../../native/native.ts';
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import type { Mount } from '../../proto/gen/containerd/types/mount.ts';
 import { type Entry, NO_XATTRS } from './archive/entry.ts';
@@ -161,54 +141,6 @@ export function entryOf(name: ByteString, more: Partial<Entry> & { content?: str
 
 export function archiveOf(...entries: readonly Buffer[]): Buffer {
   return Buffer.concat([...entries, END_OF_ARCHIVE]);
-}
-
-/** Everything there is to know of a tree, one line a name. Names of one file are given the same number. */
-export function describeTree(root: string): string[] {
-  const names: ByteString[] = [];
-  const walk = (folder: ByteString) => {
-    for (const name of readdirSync(Buffer.from(folder, 'latin1'), 'latin1').sort()) {
-      names.push(`${folder}/${name}`);
-      if (isFolder(`${folder}/${name}`)) walk(`${folder}/${name}`);
-    }
-  };
-  walk(root);
-  // Not the kernel's count of links: in an overlay, that of a lower file counts names that are hidden.
-  const files = Map.groupBy(
-    names.filter((path) => !isFolder(path)),
-    (path) => lstat(path)?.identity ?? '',
-  );
-  const linked = [...files.values()].filter(({ length }) => length > 1);
-  return names.map((path) => {
-    const number = linked.findIndex((group) => group.includes(path));
-    return `${path.slice(root.length + 1)} ${describeFile(path)}${number === -1 ? '' : ` #${number}`}`;
-  });
-}
-
-function isFolder(path: ByteString): boolean {
-  return ((lstat(path)?.mode ?? 0) & S_IF.MT) === S_IF.DIR;
-}
-
-function describeFile(path: ByteString): string {
-  const status = lstat(path);
-  if (status === undefined) return 'gone';
-  const { mode, uid, gid, mtime, major, minor } = status;
-  const type = mode & S_IF.MT;
-  const raw = Buffer.from(path, 'latin1');
-  const words = [mode.toString(8), `${uid}:${gid}`, `${mtime.seconds}.${mtime.nanos}`];
-  if (type === S_IF.REG) words.push(describeContent(readFileSync(raw)));
-  if (type === S_IF.LNK) words.push(`-> ${readlinkSync(raw, 'latin1')}`);
-  if (type === S_IF.CHR || type === S_IF.BLK) words.push(`${major}/${minor}`);
-  for (const xattr of listXattrs(path).sort()) {
-    if (xattr === 'security.selinux') continue;
-    words.push(`${xattr}=${getXattr(path, xattr)?.toString('hex')}`);
-  }
-  return words.join(' ');
-}
-
-function describeContent(content: Buffer): string {
-  if (content.length <= 40) return JSON.stringify(content.toString('latin1'));
-  return `${content.length}:${createHash('sha256').update(content).digest('hex').slice(0, 16)}`;
 }
 
 /** What is mounted at or from below a folder, as this process sees it. */

@@ -6,7 +6,8 @@ import { test, type TestContext } from 'node:test';
 import { constants as zlib, deflateRawSync, gzipSync, zstdCompressSync } from 'node:zlib';
 import { mount, unmount } from '../../native/native.ts';
 import { Code, type RpcError } from '../../ttrpc/errors.ts';
-import { archiveOf, describeTree, entryOf, folderFor, Snapshot, TestDiffer } from './fixture.test.ts';
+import { archiveOf, entryOf, folderFor, Snapshot, TestDiffer } from './fixture.test.ts';
+import { describeTree } from './testing/tree.ts';
 
 const differ = new TestDiffer({ limits: { entries: 1000, freeBytes: 2 ** 20 } });
 

@@ -1,6 +1,6 @@
 /** Debian's ctr as the client: what it prints, how it exits, and how long it takes. */
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { spawn as spawnOnTerminal } from 'node-pty';
 import { type CallOptions, type Outcome, outcomeOf, succeeded } from './program.ts';
 import { sharedRootfs } from './rootfs.ts';
@@ -35,6 +35,14 @@ export class Ctr {
   /** Runs ctr, which must succeed, and returns what it printed. */
   async ok(...args: string[]): Promise<string> {
     return succeeded(await this.call(args));
+  }
+
+  /** Runs ctr, which must succeed, with its stdout to a file: what it prints may be no text. */
+  async save(file: string, ...args: string[]): Promise<void> {
+    const out = openSync(file, 'w');
+    const child = this.spawn(args, ['pipe', out, 'pipe']);
+    closeSync(out);
+    succeeded(await outcomeOf(child, 'ctr', args));
   }
 
   /** The arguments of `ctr run` for a container on the shared root file system. */

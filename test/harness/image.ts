@@ -13,7 +13,7 @@ import {
 } from '../../daemon/distribution/testing/image.ts';
 import { sharedRootfs } from './rootfs.ts';
 
-export { digestOf, makeImage, makeIndex, type MadeImage, type MakeOptions, type Piece };
+export { descriptorOf, digestOf, makeImage, makeIndex, type MadeImage, type MakeOptions, type Piece };
 
 /** An archive of a directory as it is: owners by number, xattrs, hard links, devices. */
 export function archiveOf(directory: string): Buffer {
