@@ -37,6 +37,7 @@ interface Addon {
 
   mount(source: string, target: string, type: string, flags: number, data: string): void;
   unmount(target: string, flags: number): void;
+  mountAside(source: string, type: string, flags: number, data: string, folder: string): number;
   mkfifo(path: string, mode: number): void;
   unshare(flags: number): void;
   setns(fd: number, flags: number): void;

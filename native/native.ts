@@ -12,5 +12,6 @@ export * from './fork.ts';
 export * from './attribute.ts';
 export * from './confinement.ts';
 export * from './mount-options.ts';
+export * from './mount-aside.ts';
 export * from './tree.ts';
 export * from './subvolume.ts';
