@@ -1,11 +1,7 @@
 import type { Command } from 'commander';
 import type { ContainerInfo } from '../client/client.ts';
-import {
-  addContainerFlags,
-  containerArguments,
-  type ContainerFlags,
-  createContainer,
-} from './container-flags.ts';
+import { containerArguments, createContainer } from './container-creation.ts';
+import { addContainerFlags, type ContainerFlags } from './container-flags.ts';
 import { explain, Failure, FAILURE_STATUS } from './failure.ts';
 import { rfc3339 } from './json.ts';
 import { labelText, parseLabels } from './labels.ts';
@@ -20,7 +16,7 @@ export function addContainers(program: Command): void {
   const create = containers
     .command('create')
     .description('store a container without running it')
-    .usage('[options] --rootfs <directory> <id> [command] [arg...]')
+    .usage('[options] <image> <id> [command] [arg...]')
     .argument('[words...]')
     .passThroughOptions();
   addContainerFlags(create).action((words: string[], flags: ContainerFlags, command: Command) => {
@@ -123,11 +119,11 @@ function infoOf(container: ContainerInfo): object {
   };
 }
 
-async function remove(ids: string[], _flags: object, command: Command): Promise<void> {
+async function remove(ids: string[], flags: RemoveFlags, command: Command): Promise<void> {
   await withClient(command, async (session) => {
     for (const id of ids) {
       try {
-        await removeOne(session, id);
+        await removeOne(session, id, flags);
       } catch (error) {
         for (const line of explain(error, session.globals)) console.error(line);
         process.exitCode = FAILURE_STATUS;
@@ -136,7 +132,15 @@ async function remove(ids: string[], _flags: object, command: Command): Promise<
   });
 }
 
-async function removeOne({ client, sdk, call, globals }: Session, id: string): Promise<void> {
+interface RemoveFlags {
+  readonly keepSnapshot?: boolean;
+}
+
+async function removeOne(
+  { client, sdk, call, globals }: Session,
+  id: string,
+  { keepSnapshot }: RemoveFlags,
+): Promise<void> {
   const container = await client.containers.get(id, call);
   try {
     const task = await container.task(call);
@@ -151,5 +155,5 @@ async function removeOne({ client, sdk, call, globals }: Session, id: string): P
   } catch (error) {
     if (!sdk.isCode(error, sdk.Code.NotFound)) throw error;
   }
-  await container.delete(call);
+  await container.delete({ ...call, keepSnapshot });
 }

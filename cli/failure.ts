@@ -59,6 +59,11 @@ const ADVICE: readonly (readonly [RegExp, Advice])[] = [
   ],
   [/namespace "?([^"\s]+)"? must be empty|namespace.*not empty/, () => 'remove what is in it first'],
   [/running process|must be stopped|task.*is running|is not stopped/, () => 'stop it first: moor tasks kill'],
+  [
+    /^image "?([^"\s]+)"?: not found/,
+    ([, image], { namespace }) =>
+      `namespace ${namespace} does not have it. Fetch it: moor --namespace ${namespace} image pull ${image}`,
+  ],
   [/namespace is required/, () => 'name one with --namespace'],
 ];
 

@@ -1,10 +1,6 @@
 import type { Command } from 'commander';
-import {
-  addContainerFlags,
-  containerArguments,
-  type ContainerFlags,
-  createContainer,
-} from './container-flags.ts';
+import { containerArguments, createContainer } from './container-creation.ts';
+import { addContainerFlags, type ContainerFlags } from './container-flags.ts';
 import { Failure, launchStatus } from './failure.ts';
 import { launch } from './launch.ts';
 import { withClient } from './session.ts';
@@ -19,10 +15,10 @@ export function addRun(program: Command): void {
     .command('run')
     .summary('run a container')
     .description(
-      'Run a container. The exit status is that of its process, 128+n when signal n ended it.\n' +
+      'Run a container from an image, or with --rootfs from a directory. The exit status is that of its process, 128+n when signal n ended it.\n' +
         '125, 126 and 127 say that no process could be run, as with docker.',
     )
-    .usage('[options] --rootfs <directory> <id> [command] [arg...]')
+    .usage('[options] <image> <id> [command] [arg...]')
     .argument('[words...]')
     .passThroughOptions()
     .option('--rm', 'remove the container when it has ended; not with --detach');

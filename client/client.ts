@@ -75,7 +75,7 @@ export class Client implements Disposable {
     this.#headers = [['containerd-namespace', namespace]];
     if (lease !== undefined) this.#headers.push(['containerd-lease', lease]);
     this.namespaces = new Namespaces(connection, this.#headers);
-    this.containers = new Containers(connection, this.#headers);
+    this.containers = new Containers(connection, this.#headers, namespace);
     this.leases = new Leases(connection, this.#headers);
     this.networks = new Networks(connection, this.#headers);
     this.content = new Content(connection, this.#headers);
@@ -179,10 +179,12 @@ export type { Any } from './any.ts';
 export { DEFAULT_ADDRESS } from './connection.ts';
 export {
   type Container,
+  type ContainerDeleteOptions,
   type ContainerInfo,
   type ContainerOptions,
   type Containers,
   DEFAULT_RUNTIME,
+  type ImageContainerOptions,
   type Mount,
   type Runtime,
   type TaskOptions,
@@ -192,6 +194,7 @@ export type { CredentialProvider, Credentials, Question } from './credentials.ts
 export { dockerCredentials } from './credentials-docker.ts';
 export type { Event, KnownEvent } from './events.ts';
 export type { Completeness, Image, Images, PlatformOptions } from './images.ts';
+export { STOP_SIGNAL_LABEL } from './image-config.ts';
 export type { Lease, LeaseOptions, Leases, Resource } from './lease.ts';
 export type { Descriptor, DescriptorJson, ImageConfig, Manifest, PlatformImage } from './manifest.ts';
 export { chainIds } from './manifest.ts';
@@ -220,9 +223,10 @@ export {
   statusName,
   type WindowSize,
 } from './process.ts';
+export { defaultSeccompProfile, type SeccompProfile } from './seccomp.ts';
 export { type ShimOptions, shimState } from './shim.ts';
 export { type Signal, signalNumber } from './signal.ts';
-export { buildSpec, type SpecOptions, withEnvironment } from './spec.ts';
+export { buildSpec, type ImageSpecOptions, type SpecOptions, withEnvironment } from './spec.ts';
 export {
   DEFAULT_SNAPSHOTTER,
   kindName,

@@ -1,3 +1,4 @@
+import { BinaryWriter } from '@bufbuild/protobuf/wire';
 import {
   type Container as ContainerInfo,
   ContainersDefinition,
@@ -10,14 +11,16 @@ import type { CallOptions, PartialMessage, ServiceClient } from '../ttrpc/servic
 import { type Any, anyOf, pack, SPEC_TYPE, typeNameOf } from './any.ts';
 import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
+import type { ImageContainerOptions } from './image-container.ts';
 import type { Labels } from './namespace.ts';
 import type { Spec } from './oci.ts';
 import type { ExecProcess } from './task.ts';
 import { partsOf, Task } from './task.ts';
 import type { Tasks } from './process.ts';
+import { Snapshots } from './snapshots.ts';
 import { Stdio, type StdioOptions } from './stdio.ts';
 
-export type { ContainerInfo, ExecProcess, Mount };
+export type { ContainerInfo, ExecProcess, ImageContainerOptions, Mount };
 
 /** The runtime that every daemon has: its own shim with runc. */
 export const DEFAULT_RUNTIME = 'io.containerd.runc.v2';
@@ -30,6 +33,8 @@ export interface Runtime {
   readonly name?: string;
   /** Options of a runc shim. */
   readonly runc?: PartialMessage<RuncOptions>;
+  /** The configuration file of another shim. */
+  readonly configPath?: string;
   /** Options of another shim, packed. */
   readonly options?: Any;
 }
@@ -49,7 +54,10 @@ export interface ContainerOptions extends CallOptions {
 export interface TaskOptions extends CallOptions {
   /** Default: pipes. `terminal` must agree with the container's spec. */
   readonly stdio?: StdioOptions;
-  /** Mounted on the container's rootfs directory. None for a spec whose root is an absolute path. */
+  /**
+   * Mounted on the container's rootfs directory. Default: the container's snapshot, where it has one. None for a spec whose root is
+   * an absolute path.
+   */
   readonly rootfs?: readonly PartialMessage<Mount>[];
   /** Changes to the container's runtime options, for this task. */
   readonly runc?: PartialMessage<RuncOptions>;
@@ -59,23 +67,56 @@ export interface TaskOptions extends CallOptions {
 interface Services {
   readonly containers: ServiceClient<typeof ContainersDefinition>;
   readonly tasks: Tasks;
+  readonly snapshots: (name: string) => Snapshots;
+}
+
+export interface ContainerDeleteOptions extends CallOptions {
+  /** Leave the snapshot that is its root filesystem. */
+  readonly keepSnapshot?: boolean;
 }
 
 /** The containers of a namespace. */
 export class Containers {
+  readonly #connection: Connection;
+  readonly #headers: Headers;
+  readonly #namespace: string;
   readonly #services: Services;
 
-  constructor(connection: Connection, headers: Headers) {
+  constructor(connection: Connection, headers: Headers, namespace: string) {
+    this.#connection = connection;
+    this.#headers = headers;
+    this.#namespace = namespace;
     this.#services = {
       containers: connection.service(ContainersDefinition, headers),
       tasks: connection.service(TasksDefinition, headers),
+      snapshots: (name) => new Snapshots(connection, headers, namespace, name),
     };
   }
 
   /** Stores a container. Nothing runs yet. @throws RpcError AlreadyExists, InvalidArgument for a malformed id or label */
   async create(id: string, options: ContainerOptions): Promise<Container> {
+    return await this.#create(this.#services.containers, id, options);
+  }
+
+  /**
+   * Stores a container with an image for its root filesystem: unpacks the image when that has not been done, prepares a
+   * snapshot for the container and makes its specification from the image's configuration. Nothing runs yet.
+   *
+   * @param image its name as the daemon has it
+   * @throws RpcError NotFound for an image, a platform, content or a user that is not there; AlreadyExists; InvalidArgument
+   */
+  async createFromImage(id: string, image: string, options: ImageContainerOptions = {}): Promise<Container> {
+    // What images need beyond is loaded by those who run them.
+    const { createFromImage } = await import('./image-container.ts');
+    const place = { connection: this.#connection, headers: this.#headers, namespace: this.#namespace };
+    return await createFromImage(place, id, image, options, (made, leased) =>
+      this.#create(this.#connection.service(ContainersDefinition, leased), id, made),
+    );
+  }
+
+  async #create(service: Services['containers'], id: string, options: ContainerOptions): Promise<Container> {
     const { spec, labels = {}, runtime = {}, image, snapshotter, snapshotKey, extensions, ...call } = options;
-    const { container } = await this.#services.containers.create(
+    const { container } = await service.create(
       {
         container: {
           id,
@@ -168,20 +209,28 @@ export class Container implements AsyncDisposable {
     return this.#info;
   }
 
+  /** How to mount its root filesystem's snapshot; empty for a container that has none. @throws RpcError NotFound */
+  async mounts(options?: CallOptions): Promise<Mount[]> {
+    const { snapshotter, snapshotKey } = this.#info;
+    if (snapshotKey === '') return [];
+    return await this.#services.snapshots(snapshotter).mounts(snapshotKey, options);
+  }
+
   /**
    * Has the runtime prepare the container; `start()` of the task runs it.
    *
    * @throws RpcError AlreadyExists when it has a task, and what the runtime says when it cannot
    */
   async createTask(options: TaskOptions = {}): Promise<Task> {
-    const { stdio: streams = {}, rootfs = [], runc, ...call } = options;
+    const { stdio: streams = {}, rootfs, runc, ...call } = options;
+    const mounts = rootfs ?? (await this.mounts(call));
     const stdio = Stdio.create(streams);
     try {
       const { pid } = await this.#services.tasks.create(
         {
           containerId: this.id,
           ...stdio.paths,
-          rootfs: [...rootfs],
+          rootfs: [...mounts],
           options: runc === undefined ? undefined : this.#runtimeOptions(runc),
         },
         call,
@@ -208,9 +257,26 @@ export class Container implements AsyncDisposable {
     return this.#task(partsOf(this.id, '', process, attach));
   }
 
-  /** @throws RpcError FailedPrecondition when it has a task, NotFound */
-  async delete(options?: CallOptions): Promise<void> {
-    await this.#services.containers.delete({ id: this.id }, options);
+  /** Removes it, and the snapshot that is its root filesystem. @throws RpcError FailedPrecondition when it has a task, NotFound */
+  async delete(options: ContainerDeleteOptions = {}): Promise<void> {
+    const { keepSnapshot = false, ...call } = options;
+    const { snapshotter, snapshotKey } = this.#info;
+    const snapshot = keepSnapshot ? '' : snapshotKey;
+    // A daemon may remove the record of a container that runs; its files it must not lose.
+    if (snapshot !== '') await this.#requireNoTask(call);
+    await this.#services.containers.delete({ id: this.id }, call);
+    // Last: a snapshot without a container is garbage that is collected; a container without a snapshot nobody could use.
+    if (snapshot !== '') await removed(this.#services.snapshots(snapshotter).remove(snapshot, call));
+  }
+
+  async #requireNoTask(call: CallOptions): Promise<void> {
+    try {
+      await this.#services.tasks.get({ containerId: this.id }, call);
+    } catch (error) {
+      if (isCode(error, Code.NotFound)) return;
+      throw error;
+    }
+    throw failedPrecondition(`cannot delete running task ${this.id}`);
   }
 
   /** Kills and deletes its task, then itself. What is gone already is no error. */
@@ -221,11 +287,7 @@ export class Container implements AsyncDisposable {
     } catch (error) {
       if (!isCode(error, Code.NotFound)) throw error;
     }
-    try {
-      await this.delete();
-    } catch (error) {
-      if (!isCode(error, Code.NotFound)) throw error;
-    }
+    await removed(this.delete());
   }
 
   #runtimeOptions(changes: PartialMessage<RuncOptions>): Any {
@@ -240,8 +302,27 @@ export class Container implements AsyncDisposable {
   }
 }
 
-function runtimeOptions({ name = DEFAULT_RUNTIME, runc, options }: Runtime): Any | undefined {
+/** What is gone already is as good as removed. */
+async function removed(removal: Promise<void>): Promise<void> {
+  try {
+    await removal;
+  } catch (error) {
+    if (!isCode(error, Code.NotFound)) throw error;
+  }
+}
+
+function runtimeOptions({ name = DEFAULT_RUNTIME, runc, configPath, options }: Runtime): Any | undefined {
   if (options !== undefined) return options;
+  if (configPath !== undefined) {
+    // Of a message of three texts, `type_url`, `config_path` and `config_body`, the second: most shims take their options so.
+    const value = Buffer.from(
+      new BinaryWriter()
+        .uint32((2 << 3) | 2)
+        .string(configPath)
+        .finish(),
+    );
+    return { typeUrl: 'runtimeoptions.v1.Options', value };
+  }
   if (runc !== undefined || name === DEFAULT_RUNTIME)
     return anyOf(RUNC_OPTIONS_TYPE, RuncOptions, runc ?? {});
   return undefined;

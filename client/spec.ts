@@ -3,8 +3,20 @@ import { isAbsolute } from 'node:path';
 import { invalidArgument } from '../ttrpc/errors.ts';
 import { currentCapabilities, DEFAULT_CAPABILITIES } from './capability.ts';
 import { ALLOW_ALL, allow, DEFAULT_DEVICE_RULES, DENY_ALL, devicesAt, hostDevices } from './device.ts';
-import type { IdMapping, LinuxNamespace, NamespaceType, Process, Rlimit, Spec, SpecMount } from './oci.ts';
-import { lookUpUser } from './user.ts';
+import type { RunConfig } from './image-config.ts';
+import type {
+  IdMapping,
+  LinuxNamespace,
+  NamespaceType,
+  Process,
+  Rlimit,
+  Spec,
+  SpecMount,
+  User,
+} from './oci.ts';
+import type { RootDirectory } from './root-directory.ts';
+import { defaultSeccompProfile } from './seccomp.ts';
+import { imageUser, lookUpUser } from './user.ts';
 
 /** What is to run, in the terms of an operator. All but the root filesystem has containerd's default. */
 export interface SpecOptions {
@@ -44,11 +56,29 @@ export interface SpecOptions {
   readonly namespaces?: readonly LinuxNamespace[];
   readonly idMappings?: { readonly uid: readonly IdMapping[]; readonly gid: readonly IdMapping[] };
   readonly rootfsPropagation?: string;
-  /** A seccomp profile as the OCI specification has it. */
-  readonly seccomp?: object;
+  /** A seccomp profile as the OCI specification has it; `default`: containerd's. Without one, no call is filtered. */
+  readonly seccomp?: object | 'default';
   readonly apparmorProfile?: string;
   readonly rdtClass?: string;
 }
+
+/** The same for an image, whose own configuration is the default. */
+export interface ImageSpecOptions extends Omit<SpecOptions, 'rootfs'> {
+  /** In place of the image's entry point and command, both. */
+  readonly args?: readonly string[];
+  /** In place of the image's command, as arguments of its entry point. */
+  readonly command?: readonly string[];
+}
+
+/** Where an image says how it is run. */
+export interface ImageBasis {
+  readonly config: RunConfig;
+  /** Its files, among them those that users are looked up in. */
+  readonly root: RootDirectory;
+}
+
+/** Where runtimes find the root filesystem that the daemon mounts for a task, beside the specification. */
+const BUNDLE_ROOTFS = 'rootfs';
 
 /** Without one, runc finds only commands that are given by their path. */
 const DEFAULT_PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -97,16 +127,63 @@ const HOST_FILES = ['/etc/hosts', '/etc/resolv.conf'].map((path) => mount(path, 
  * @throws RpcError InvalidArgument or NotFound for what the host or the root filesystem does not have
  */
 export function buildSpec(namespace: string, id: string, options: SpecOptions): Spec {
-  const { rootfs, privileged = false, hostNetwork = false } = options;
+  const { rootfs, user } = options;
   if (!isAbsolute(rootfs)) throw invalidArgument(`the root filesystem's path must be absolute: ${rootfs}`);
+  return specOf(namespace, id, options, {
+    ...options,
+    env: withEnvironment([DEFAULT_PATH], options.env ?? []),
+    user: user === undefined ? { uid: 0, gid: 0 } : lookUpUser(user, rootfs),
+  });
+}
+
+/**
+ * The OCI specification of a container that has an image's files for its root: the image's configuration, and what is asked for
+ * over it, as `ctr run` of 1.6 does it.
+ *
+ * @throws RpcError as `buildSpec`, and InvalidArgument when neither the image nor the caller names a command
+ */
+export function buildImageSpec(
+  namespace: string,
+  id: string,
+  options: ImageSpecOptions,
+  { config, root }: ImageBasis,
+): Spec {
+  const { user, cwd, env = [] } = options;
+  const args = options.args ?? [...config.entrypoint, ...(options.command ?? config.cmd)];
+  if (args.length === 0) throw invalidArgument('the image names no command: give one');
+  return specOf(
+    namespace,
+    id,
+    { ...options, rootfs: BUNDLE_ROOTFS },
+    {
+      args,
+      cwd: cwd ?? (config.workingDir || '/'),
+      env: withEnvironment(withEnvironment([DEFAULT_PATH], config.env), env),
+      user: user === undefined ? imageUser(config.user, root) : lookUpUser(user, root),
+    },
+  );
+}
+
+/** What a process is, once it is known what of it was asked for and what is the image's. */
+interface Program {
+  readonly args?: readonly string[];
+  readonly env: readonly string[];
+  readonly cwd?: string;
+  readonly user: User;
+}
+
+function specOf(namespace: string, id: string, options: SpecOptions, program: Program): Spec {
+  const { rootfs, privileged = false, seccomp } = options;
   const devices = [...(privileged ? hostDevices() : []), ...(options.devices ?? []).flatMap(devicesAt)];
   const added = (options.devices ?? []).flatMap(devicesAt).map(allow);
   const rules = privileged ? [ALLOW_ALL] : [DENY_ALL, ...DEFAULT_DEVICE_RULES];
+  const process = processOf(options, program);
+  const bounding = process.capabilities?.bounding ?? [];
   return prune({
     ociVersion: OCI_VERSION,
     root: { path: rootfs, readonly: options.readonly },
     hostname: options.hostname,
-    process: processOf(options),
+    process,
     mounts: mountsOf(options),
     annotations: options.annotations === undefined ? undefined : { ...options.annotations },
     linux: {
@@ -126,42 +203,45 @@ export function buildSpec(namespace: string, id: string, options: SpecOptions): 
       maskedPaths: privileged ? undefined : [...MASKED_PATHS],
       readonlyPaths: privileged ? undefined : [...READONLY_PATHS],
       rootfsPropagation: options.rootfsPropagation,
-      seccomp: privileged ? undefined : options.seccomp,
+      seccomp: seccomp === 'default' ? defaultSeccompProfile(bounding) : seccomp,
       intelRdt: options.rdtClass === undefined ? undefined : { closID: options.rdtClass },
     },
   });
-
-  function mountsOf({ mounts = [] }: SpecOptions): SpecMount[] {
-    const all = [...DEFAULT_MOUNTS, ...mounts, ...(hostNetwork ? HOST_FILES : [])];
-    if (!privileged) return all;
-    const writable = (option: string) => (option === 'ro' ? 'rw' : option);
-    return all.map((each) =>
-      each.type === 'sysfs' || each.type === 'cgroup'
-        ? { ...each, options: each.options?.map(writable) }
-        : each,
-    );
-  }
 }
 
-function processOf(options: SpecOptions): Process {
+function mountsOf({ mounts = [], hostNetwork = false, privileged = false }: SpecOptions): SpecMount[] {
+  const all = [...DEFAULT_MOUNTS, ...mounts, ...(hostNetwork ? HOST_FILES : [])];
+  if (!privileged) return all;
+  const writable = (option: string) => (option === 'ro' ? 'rw' : option);
+  return all.map((each) =>
+    each.type === 'sysfs' || each.type === 'cgroup'
+      ? { ...each, options: each.options?.map(writable) }
+      : each,
+  );
+}
+
+function processOf(options: SpecOptions, { args, env, cwd = '/', user }: Program): Process {
   const { privileged = false, terminal = false, hostNetwork = false } = options;
   const base = privileged ? currentCapabilities() : DEFAULT_CAPABILITIES;
   const dropped = new Set(options.dropCapabilities);
   const capabilities = [...new Set([...base, ...(options.addCapabilities ?? [])])].filter(
     (capability) => !dropped.has(capability),
   );
-  const env = withEnvironment([DEFAULT_PATH], options.env ?? []);
-  if (terminal) env.push('TERM=xterm');
+  const hasTerm = env.some((variable) => variable.startsWith('TERM='));
+  const more = [
+    ...(terminal && !hasTerm ? ['TERM=xterm'] : []),
+    ...(hostNetwork ? [`HOSTNAME=${hostname()}`] : []),
+  ];
   return {
     terminal: terminal || undefined,
-    user: options.user === undefined ? { uid: 0, gid: 0 } : lookUpUser(options.user, options.rootfs),
-    args: options.args === undefined ? undefined : [...options.args],
-    env: hostNetwork ? withEnvironment(env, [`HOSTNAME=${hostname()}`]) : env,
-    cwd: options.cwd ?? '/',
+    user,
+    args: args === undefined ? undefined : [...args],
+    env: withEnvironment(env, more),
+    cwd,
     capabilities: { bounding: capabilities, effective: [...capabilities], permitted: [...capabilities] },
     rlimits: [...(options.rlimits ?? [{ type: 'RLIMIT_NOFILE', hard: 1024, soft: 1024 }])],
     noNewPrivileges: options.noNewPrivileges ?? true,
-    apparmorProfile: privileged ? undefined : options.apparmorProfile,
+    apparmorProfile: options.apparmorProfile,
   };
 }
 

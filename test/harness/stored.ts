@@ -29,8 +29,8 @@ export async function digestsOf(ctr: Ctr): Promise<string[]> {
 export async function ingestsOf(daemon: Daemon, { namespace }: Ctr): Promise<Map<string, number>> {
   using connection = daemon.connect();
   const content = connection.service(ContentDefinition, namespace);
-  const { statuses = [] } = await content.listStatuses({});
-  return new Map(statuses.map(({ ref = '', offset = 0n }) => [ref, Number(offset)]));
+  const { statuses } = await content.listStatuses({});
+  return new Map(statuses.map(({ ref, offset }) => [ref, Number(offset)]));
 }
 
 /** The ids of the leases there are. */
