@@ -134,7 +134,15 @@ export class Authorizer {
       throw this.#refused('it names no address to get a token from');
     const wanted = [...new Set([...scopes, ...(parameters['scope']?.split(' ') ?? [])])].filter(Boolean);
     const call = tokenCall(realm, parameters['service'], wanted, credentials, signal);
-    return withRetries(this.#retries, signal, async () => readToken(await this.#transport.send(call)));
+    try {
+      return await withRetries(this.#retries, signal, async () =>
+        readToken(await this.#transport.send(call)),
+      );
+    } catch (error) {
+      if (!(error instanceof RegistryError)) throw error;
+      // It has been tried often enough: the request that needs the token is not to be tried again for this.
+      throw new RegistryError(error.code, error.message, { cause: error });
+    }
   }
 
   #refused(why: string): RegistryError {

@@ -1,4 +1,5 @@
 /** Brings content from a registry into the store: once, whoever asks for it at the same time, and from where it broke off. */
+import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import { Code, failedPrecondition, isCode, invalidArgument } from '../../ttrpc/errors.ts';
@@ -24,6 +25,8 @@ export interface Destination {
 
 /** Milliseconds until it is looked again whether a client has finished writing the same content. */
 const BUSY_PAUSE = 250;
+/** Milliseconds that a client which writes it may pause. */
+const BUSY_PATIENCE = 5000;
 
 /**
  * Sees to it that the namespace has the content, verified, and that the lease holds it.
@@ -53,64 +56,80 @@ export async function download(
 
 /** @returns whether the namespace did not have it */
 async function bring(registry: Registry, descriptor: Descriptor, destination: Destination): Promise<boolean> {
-  const { content, namespace, lease, signal } = destination;
-  const ref = refKeyOf(descriptor);
   try {
-    const resumed = await attempt(registry, descriptor, ref, destination);
-    if (!resumed) return true;
+    const isWhole = await attempt(registry, descriptor, destination);
     // What was left of an earlier attempt may have been the broken part.
-    await attempt(registry, descriptor, ref, destination);
+    if (!isWhole) await attempt(registry, descriptor, destination);
     return true;
   } catch (error) {
     if (isCode(error, Code.AlreadyExists)) return false;
-    if (isCode(error, Code.FailedPrecondition) || isCode(error, Code.OutOfRange))
-      await content.abort(namespace, ref, lease).catch(() => undefined);
-    signal.throwIfAborted();
+    destination.signal.throwIfAborted();
     throw error;
   }
 }
 
-/** @returns whether it should be tried again from the beginning */
+/** @returns false when it should be tried again from the beginning */
 async function attempt(
   registry: Registry,
   descriptor: Descriptor,
-  ref: string,
   destination: Destination,
 ): Promise<boolean> {
-  const { namespace } = destination;
-  await using writer = await openWriter(destination, ref, descriptor);
-  const start = writer.status.expected === undefined ? writer.offset : 0;
-  if (writer.status.expected === undefined) await fill(registry, writer, descriptor, destination);
-  const size = Number(descriptor.size);
+  const { content, namespace, lease } = destination;
+  await using writer = await openWriter(destination, descriptor);
+  const { ref } = writer.ingest;
+  const isShared = writer.status.expected !== undefined;
+  const start = isShared ? 0 : writer.offset;
   try {
-    await writer.commit({ size, expected: parseDigest(descriptor.digest) });
-    return false;
+    if (!isShared) await fill(registry, writer, descriptor, destination);
+    await writer.commit({ size: Number(descriptor.size), expected: parseDigest(descriptor.digest) });
+    return true;
   } catch (error) {
-    if (start > 0 && isCode(error, Code.FailedPrecondition)) return true;
-    if (isCode(error, Code.FailedPrecondition))
+    const isWrong = isCode(error, Code.FailedPrecondition);
+    if (isWrong || isCode(error, Code.OutOfRange)) {
+      await writer.close();
+      await content.abort(namespace, ref, lease).catch(() => undefined);
+    }
+    if (isWrong && start > 0) return false;
+    if (isWrong)
       throw failedPrecondition(`${registry.reference.host}, ${namespace}: ${error.message}`, error);
     throw error;
   }
 }
 
+/**
+ * Opens the ingest that clients know the content by. While one of them writes it, it is waited for, since the bytes need not come twice;
+ * a client that holds it without writing is not waited for: then the content gets an ingest of its own.
+ */
 async function openWriter(
   { content, namespace, lease, signal }: Destination,
-  ref: string,
-  { digest, size }: Descriptor,
+  descriptor: Descriptor,
 ): Promise<ContentWriter> {
-  for (;;) {
+  const shared = refKeyOf(descriptor);
+  const expected = parseDigest(descriptor.digest);
+  const open = (ref: string): Promise<ContentWriter> =>
+    content.writer(namespace, ref, { lease, total: Number(descriptor.size), expected, signal });
+  let last = -1;
+  for (let since = performance.now(); performance.now() - since < BUSY_PATIENCE;) {
     try {
-      return await content.writer(namespace, ref, {
-        lease,
-        total: Number(size),
-        expected: parseDigest(digest),
-        signal,
-      });
+      return await open(shared);
     } catch (error) {
-      // A client that pulls by itself writes it just now.
       if (!isCode(error, Code.Unavailable)) throw error;
-      await delay(BUSY_PAUSE, undefined, { signal });
     }
+    const offset = await progressOf(content, namespace, shared);
+    if (offset > last) since = performance.now();
+    last = Math.max(last, offset);
+    await delay(BUSY_PAUSE, undefined, { signal });
+  }
+  return open(`${shared}-${randomUUID()}`);
+}
+
+/** Bytes that an ingest has; -1 when it is not there any more. */
+async function progressOf(content: NamespacedContent, namespace: Namespace, ref: string): Promise<number> {
+  try {
+    return (await content.status(namespace, ref)).offset;
+  } catch (error) {
+    if (isCode(error, Code.NotFound)) return -1;
+    throw error;
   }
 }
 

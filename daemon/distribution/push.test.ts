@@ -14,7 +14,7 @@ import { fetchImage } from './pull.ts';
 import { pushImage } from './push.ts';
 import { parseReference } from './reference.ts';
 import { Registry } from './registry.ts';
-import { type MadeImage, makeImage } from './testing/image.ts';
+import { type MadeImage, makeImage, makeIndex } from './testing/image.ts';
 import { DebianRegistry, TrickyRegistry, withoutDebianRegistry } from './testing/registries.ts';
 import { Stage, hasty, here } from './testing/stage.ts';
 
@@ -202,3 +202,33 @@ test(
     await assert.rejects(known.resolve(), (error) => isCode(error, Code.NotFound));
   },
 );
+
+test('an index whose other manifests are nowhere is refused before anything is sent', async () => {
+  await using source = await TrickyRegistry.start();
+  await using target = await TrickyRegistry.start();
+  await using stage = await Stage.open();
+  const mine = await makeImage([{ file: 'amd64' }]);
+  const other = await makeImage([{ file: 'arm' }], { architecture: 'arm64' });
+  const index = makeIndex([
+    [{ os: 'linux', architecture: 'amd64' }, mine],
+    [{ os: 'linux', architecture: 'arm64' }, other],
+  ]);
+  source.put('r', 'mine', mine);
+  source.putManifest('r', 'x', index);
+  const { distribution } = stage;
+  await using from = await open(`${source.host}/r:x`);
+  await using to = await open(`${target.host}/r:x`);
+  await distribution.leased(stage.session(), async (session) => {
+    const amd64 = { os: 'linux', architecture: 'amd64', variant: '' };
+    const found = await fetchImage(distribution, session, from, { targets: [amd64] });
+    const missing = new RegExp(
+      `neither here nor at the registry: ${other.manifest.digest} \\(linux/arm64\\)`,
+    );
+    await assert.rejects(pushImage(distribution, session, to, found), (error) => {
+      assert.ok(isCode(error, Code.FailedPrecondition));
+      assert.match(error.message, missing);
+      return true;
+    });
+    assert.deepEqual(target.requests, [`HEAD /v2/r/manifests/${other.manifest.digest}`]);
+  });
+});

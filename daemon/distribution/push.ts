@@ -3,9 +3,9 @@ import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts'
 import { Code, failedPrecondition, isCode, notFound } from '../../ttrpc/errors.ts';
 import { parseDigest } from '../content/digest.ts';
 import { type Distribution, type Session, placed } from './distribution.ts';
-import { walk } from './graph.ts';
+import { readChildren, walk } from './graph.ts';
 import { isIndex, isManifestKind, isNonDistributable, refKeyOf } from './media-types.ts';
-import { type Target, select } from './platform.ts';
+import { type Target, normalize, platformText, select } from './platform.ts';
 import { nameOf } from './reference.ts';
 import { MAX_MANIFEST, type Registry } from './registry.ts';
 import { RegistryError, withRetries } from './retry.ts';
@@ -42,6 +42,7 @@ export async function pushImage(
     isIndex(mediaType) ? select(children, ({ platform }) => platform, targets, 0) : children,
   );
   if (parts.length === 0) throw notFound(`content ${target.digest}: not found`);
+  await checkRest(distribution, session, registry, parts);
   const blobs = parts.filter(
     ({ mediaType }) => !isManifestKind(mediaType) && (nonDistributable || !isNonDistributable(mediaType)),
   );
@@ -66,6 +67,39 @@ export async function pushObject(
   const push = new Push(distribution, session, registry);
   if (!isManifestKind(descriptor.mediaType)) return push.blob(descriptor);
   await push.manifest(descriptor, true);
+}
+
+/**
+ * What an index names and is not sent must be at the registry: most registries refuse an index otherwise, after all the rest has been
+ * sent, and those that do not serve an image with holes.
+ *
+ * @throws RpcError FailedPrecondition that names what is missing
+ */
+async function checkRest(
+  { content }: Distribution,
+  { namespace, signal }: Session,
+  registry: Registry,
+  parts: readonly Descriptor[],
+): Promise<void> {
+  const sent = new Set(parts.map(({ digest }) => digest));
+  const missing: string[] = [];
+  for (const index of parts.filter(({ mediaType }) => isIndex(mediaType))) {
+    const children = await readChildren(content, namespace, index);
+    for (const { descriptor, platform } of children.filter(
+      ({ descriptor }) => !sent.has(descriptor.digest),
+    )) {
+      const path = `${registry.reference.repository}/manifests/${descriptor.digest}`;
+      const headers = { accept: `${descriptor.mediaType}, */*` };
+      const { status, body } = await registry.push({ method: 'HEAD', path, headers, signal }, [200, 404]);
+      body.destroy();
+      if (status === 404) missing.push(`${descriptor.digest} (${platformText(normalize(platform ?? {}))})`);
+    }
+  }
+  if (missing.length === 0) return;
+  const list = missing.slice(0, 8).join(', ') + (missing.length > 8 ? ` and ${missing.length - 8} more` : '');
+  throw failedPrecondition(
+    `${nameOf(registry.reference)}: the image has manifests that are neither here nor at the registry: ${list}; pull all platforms first, or push the manifest of one: failed precondition`,
+  );
 }
 
 class Push {

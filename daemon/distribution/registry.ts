@@ -203,13 +203,18 @@ function descriptorOf(answer: Answer, known: Digest | undefined): Descriptor | u
 }
 
 async function whole(answer: Answer): Promise<Buffer> {
+  const tooLarge = (): Error =>
+    failedPrecondition(`${answer.url.origin}: a manifest has more than ${MAX_MANIFEST} bytes`);
+  if (Number(answer.headers['content-length'] ?? 0) > MAX_MANIFEST) {
+    answer.body.destroy();
+    throw tooLarge();
+  }
   const pieces: Buffer[] = [];
   let size = 0;
   try {
     for await (const piece of answer.body as AsyncIterable<Buffer>) {
       size += piece.length;
-      if (size > MAX_MANIFEST)
-        throw failedPrecondition(`${answer.url.origin}: a manifest has more than ${MAX_MANIFEST} bytes`);
+      if (size > MAX_MANIFEST) throw tooLarge();
       pieces.push(piece);
     }
   } catch (error) {

@@ -89,7 +89,7 @@ export class Transport {
       const next = locationOf(location, url);
       if (next === undefined || !/^https?:$/.test(next.protocol))
         throw new RegistryError(Code.Unavailable, `${describe(call)}: redirected to a malformed address`);
-      if (next.origin !== url.origin) headers = withoutCredentials(headers);
+      if (next.origin !== url.origin) headers = forStrangers(headers);
       url = next;
     }
   }
@@ -135,10 +135,11 @@ export function locationOf(location: string | string[], base: URL): URL | undefi
   return URL.parse(text, base) ?? undefined;
 }
 
-function withoutCredentials(headers: Headers): Headers {
-  return Object.fromEntries(
-    Object.entries(headers).filter(([name]) => !['authorization', 'cookie'].includes(name.toLowerCase())),
-  );
+/** Only what the request is about: any other header may be a secret that a host was configured with. */
+const HARMLESS = new Set(['accept', 'accept-encoding', 'range', 'user-agent']);
+
+function forStrangers(headers: Headers): Headers {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => HARMLESS.has(name.toLowerCase())));
 }
 
 function tlsOptions({ ca, client, skipVerify }: Tls): object {
