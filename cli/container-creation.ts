@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import type { Container, ContainerOptions, oci } from '../client/client.ts';
 import { type ContainerFlags, DEFAULT_RUNTIME } from './container-flags.ts';
 import { parseJson, specOptions } from './container-spec.ts';
+import { joinedNamespaces } from './joined-namespaces.ts';
 import { Failure } from './failure.ts';
 import { parseLabels } from './labels.ts';
 import type { Session } from './session.ts';
@@ -40,7 +41,7 @@ export function containerArguments(words: readonly string[], flags: ContainerFla
 function checkFlags(flags: ContainerFlags): void {
   if (flags.gpus !== undefined) throw new Failure('--gpus: GPUs are not supported');
   if (flags.cni === true) {
-    throw new Failure('--cni: CNI networks are not supported', 'use --net-host, or --with-ns network:PATH');
+    throw new Failure('--cni: CNI networks are not supported', 'use --net-host, or --with-ns network:NAME');
   }
   if (flags.apparmorDefaultProfile !== undefined) {
     throw new Failure(
@@ -84,7 +85,10 @@ export async function createContainer(
       spec: specFromFile(flags.config, labels),
     });
   }
-  const options = specOptions(command, flags, labels);
+  const options = {
+    ...specOptions(command, flags, labels),
+    namespaces: await joinedNamespaces({ client, call }, flags.withNs),
+  };
   if (flags.rootfs === true) {
     const spec = client.spec(id, { ...options, rootfs: resolve(root) });
     return await client.containers.create(id, { ...call, labels, runtime, spec });

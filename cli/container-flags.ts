@@ -81,7 +81,11 @@ export function addContainerFlags(command: Command): Command {
     .option('--runc-root <directory>', 'where runc keeps its state')
     .option('--runc-systemd-cgroup', 'have systemd manage the cgroup; needs --cgroup')
     .option('-t, --tty', 'give the process a terminal')
-    .option('--with-ns <type:path>', 'join an existing namespace (repeatable)', collect)
+    .option(
+      '--with-ns <type:path>',
+      'join an existing namespace, or a network by its name (repeatable)',
+      collect,
+    )
     .option('--pid-file <file>', 'write the process id to a file')
     .addOption(new Option('--gpus <ids>', 'give GPUs to the container').hideHelp())
     .addOption(new Option('--cni', 'set up a network with CNI').hideHelp())

@@ -34,7 +34,6 @@ export function specOptions(
     privileged: flags.privileged,
     devices: flags.device,
     hostNetwork: flags.netHost,
-    namespaces: flags.withNs?.map(parseNamespace),
     idMappings: idMappingsOf(flags),
     rootfsPropagation: flags.rootfsPropagation,
     seccomp: seccompOf(seccomp, seccompProfile),
@@ -84,25 +83,6 @@ function checkCapability(name: string): string {
   if (!name.startsWith('CAP_'))
     throw new Failure(`capabilities are named with CAP_: ${name}`, `did you mean CAP_${name}?`);
   return name;
-}
-
-const NAMESPACE_TYPES: readonly string[] = [
-  'pid',
-  'network',
-  'uts',
-  'mount',
-  'user',
-  'ipc',
-  'cgroup',
-  'time',
-];
-
-function parseNamespace(text: string): oci.LinuxNamespace {
-  const [, type = '', path = ''] = /^([^:]*):(.+)$/.exec(text) ?? [];
-  if (!NAMESPACE_TYPES.includes(type)) {
-    throw new Failure(`--with-ns: not TYPE:PATH: ${text}`, `TYPE is one of ${NAMESPACE_TYPES.join(', ')}`);
-  }
-  return { type: type as oci.NamespaceType, path };
 }
 
 function parseMount(text: string): oci.SpecMount {
