@@ -28,7 +28,8 @@ function wrapper(directory: string): { binary: string; trace: string } {
   return { binary, trace };
 }
 
-async function lives(peer: Peer, traced: boolean): Promise<Steps> {
+/** One life each time it is asked, noted in `steps`. */
+async function* lives(peer: Peer, traced: boolean, steps: Steps): AsyncGenerator<void, void> {
   await using daemon = await Daemon.start(peer);
   const ctr = daemon.ctr();
   const { binary, trace } = wrapper(daemon.directory);
@@ -44,7 +45,6 @@ async function lives(peer: Peer, traced: boolean): Promise<Steps> {
   const runtime = { name: 'io.containerd.runc.v2', options: traced ? options : undefined };
   const record = { ...container, runtime, createdAt: undefined, updatedAt: undefined };
   await containers.delete({ id: 'life' });
-  const steps: Steps = new Map();
   const note = (name: string, milliseconds: number) =>
     steps.set(name, [...(steps.get(name) ?? []), milliseconds]);
   const step = async <T>(name: string, call: Promise<T>): Promise<T> => {
@@ -64,7 +64,7 @@ async function lives(peer: Peer, traced: boolean): Promise<Steps> {
     value: Buffer.from(JSON.stringify(process)),
   };
   const containerId = 'life';
-  for (let round = 0; round < rounds; round += 1) {
+  for (;;) {
     await step('containers.create', containers.create({ container: record }));
     await step('tasks.create', tasks.create({ containerId }));
     await step('tasks.start', tasks.start({ containerId }));
@@ -78,16 +78,28 @@ async function lives(peer: Peer, traced: boolean): Promise<Steps> {
     await step('wait for init', ended);
     await step('tasks.delete', tasks.delete({ containerId }));
     await step('containers.delete', containers.delete({ id: containerId }));
+    yield;
   }
-  return steps;
 }
 
-const [ours, theirs, oursTraced, theirsTraced] = [
-  await lives('moord', false),
-  await lives('containerd', false),
-  await lives('moord', true),
-  await lives('containerd', true),
+const [ours, theirs, oursTraced, theirsTraced]: [Steps, Steps, Steps, Steps] = [
+  new Map(),
+  new Map(),
+  new Map(),
+  new Map(),
 ];
+const all = [
+  lives('moord', false, ours),
+  lives('containerd', false, theirs),
+  lives('moord', true, oursTraced),
+  lives('containerd', true, theirsTraced),
+];
+try {
+  // In turn, so that all see the same machine.
+  for (let round = 0; round < rounds; round += 1) for (const one of all) await one.next();
+} finally {
+  for (const one of all) await one.return();
+}
 const table = new Table({ head: ['step', 'Moor', 'containerd'], style: { head: [], border: [] } });
 const median = (samples: number[] | undefined) =>
   samples === undefined ? '' : quantile(samples, 0.5).toFixed(1);
