@@ -1,54 +1,76 @@
 /** One call in progress, seen from the server: when it must stop, and what its caller said. */
-import type { Metadata as GrpcMetadata } from '@grpc/grpc-js';
-import { type RpcError, cancelled } from '../../ttrpc/errors.ts';
+import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import { Code, type RpcError, cancelled } from '../../ttrpc/errors.ts';
 import type { CallContext, Metadata } from '../../ttrpc/service.ts';
-
-/** The part of grpc-js's four kinds of server calls that they have in common. */
-export interface WireCall {
-  readonly metadata: GrpcMetadata;
-  on(event: 'cancelled', listener: () => void): unknown;
-}
+import type { Answer } from './answer.ts';
+import { timeoutOf } from './timeout.ts';
 
 export class OpenCall implements CallContext {
   /** Waits for something that may never happen (an exit, an event), so that a draining server ends it at once. */
   readonly waits: boolean;
-  readonly #abort = new AbortController();
-  readonly #call: WireCall;
+  readonly stream: ServerHttp2Stream;
+  readonly answer: Answer;
+  readonly #headers: IncomingHttpHeaders;
+  readonly #deadline: NodeJS.Timeout | undefined;
+  #abort: AbortController | undefined;
+  #stopped: RpcError | undefined;
   #metadata: Metadata | undefined;
   #finished = false;
 
-  constructor(call: WireCall, waits: boolean) {
-    this.#call = call;
+  constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, answer: Answer, waits: boolean) {
+    this.stream = stream;
+    this.answer = answer;
     this.waits = waits;
-    // Also emitted by grpc-js when the stream of an answered call is closed in good order.
-    call.on('cancelled', () => {
-      // The caller of one that ran into its deadline has been told so by grpc-js, or has given up by itself.
-      if (!this.#finished) this.stop(cancelled('the caller is gone, or its deadline has passed'));
-    });
+    this.#headers = headers;
+    const gone = (): void => this.stop(cancelled('the caller is gone'));
+    // The first comes at once, but only to a stream that has not been ended by us; the other in any case.
+    stream.once('aborted', gone);
+    stream.once('close', gone);
+    // What a stream fails with is that its caller is gone.
+    stream.on('error', () => undefined);
+    const timeout = timeoutOf(headers['grpc-timeout']);
+    if (timeout !== undefined) this.#deadline = setTimeout(() => this.#late(), timeout);
   }
 
+  /** Made when somebody wants it: most calls are answered before. */
   get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController();
+      if (this.#stopped !== undefined) this.#abort.abort(this.#stopped);
+    }
     return this.#abort.signal;
   }
 
   get metadata(): Metadata {
-    this.#metadata ??= new Map(
-      Object.entries(this.#call.metadata.toJSON()).map(([key, values]) => [
-        key,
-        values.map((value) => (typeof value === 'string' ? value : value.toString('base64'))),
-      ]),
-    );
+    this.#metadata ??= metadataOf(this.#headers);
     return this.#metadata;
   }
 
   /** Tells the implementation to end, and why. */
   stop(reason: RpcError): void {
-    this.#abort.abort(reason);
+    if (this.#finished || this.#stopped !== undefined) return;
+    this.#stopped = reason;
+    this.#abort?.abort(reason);
   }
 
   finish(): void {
     this.#finished = true;
+    clearTimeout(this.#deadline);
   }
+
+  #late(): void {
+    this.answer.fail({ code: Code.DeadlineExceeded, details: 'context deadline exceeded' });
+    this.stop(cancelled('its deadline has passed'));
+  }
+}
+
+function metadataOf(headers: IncomingHttpHeaders): Metadata {
+  const metadata = new Map<string, readonly string[]>();
+  for (const [key, value] of Object.entries(headers)) {
+    if (value === undefined || key.startsWith(':')) continue;
+    metadata.set(key, typeof value === 'string' ? [value] : value);
+  }
+  return metadata;
 }
 
 /** Calls in progress. */
@@ -57,11 +79,9 @@ export class OpenCalls {
   #draining: RpcError | undefined;
   #idle: (() => void)[] = [];
 
-  open(call: WireCall, waits: boolean): OpenCall {
-    const opened = new OpenCall(call, waits);
-    this.#calls.add(opened);
-    if (waits && this.#draining !== undefined) opened.stop(this.#draining);
-    return opened;
+  open(call: OpenCall): void {
+    this.#calls.add(call);
+    if (call.waits && this.#draining !== undefined) call.stop(this.#draining);
   }
 
   finish(call: OpenCall): void {

@@ -131,7 +131,11 @@ export async function serve(t: TestContext, implementation: Partial<Echo>, limit
 }
 
 /** A call without grpc-js, whose connection can be cut. */
-export function rawCall(address: string, method: string): { socket: Socket; stream: ClientHttp2Stream } {
+export function rawCall(
+  address: string,
+  method: string,
+  headers: { readonly [name: string]: string } = {},
+): { socket: Socket; stream: ClientHttp2Stream } {
   const socket = connect(address);
   const session = http2Connect('http://localhost', { createConnection: () => socket });
   session.on('error', () => undefined);
@@ -140,6 +144,7 @@ export function rawCall(address: string, method: string): { socket: Socket; stre
     ':path': `/test.Echo/${method}`,
     'content-type': 'application/grpc',
     te: 'trailers',
+    ...headers,
   });
   stream.on('error', () => undefined);
   return { socket, stream };

@@ -1,21 +1,13 @@
-/** Turns the function that implements a method into what grpc-js calls: one function for each of the four kinds. */
-import {
-  Metadata,
-  type ServerDuplexStream,
-  type ServerReadableStream,
-  type ServerUnaryCall,
-  type ServerWritableStream,
-  type handleBidiStreamingCall,
-  type handleClientStreamingCall,
-  type handleServerStreamingCall,
-  type handleUnaryCall,
-  type sendUnaryData,
-} from '@grpc/grpc-js';
+/** Serves one call of a method: requests from the stream, the implementation, responses to the stream. */
+import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { setImmediate } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { invalidArgument, messageOf } from '../../ttrpc/errors.ts';
+import { cancelled, internal, invalidArgument, messageOf } from '../../ttrpc/errors.ts';
 import type { CallContext, MethodDefinition } from '../../ttrpc/service.ts';
-import type { OpenCall, OpenCalls } from './call.ts';
+import { Answer } from './answer.ts';
+import { OpenCall, type OpenCalls } from './call.ts';
+import { FrameReader } from './frame.ts';
+import { Interruptible } from './interruptible.ts';
 import { statusOf } from './status.ts';
 
 /** A method with the function that serves it. The kinds of the two streams are in the definition. */
@@ -28,113 +20,104 @@ export interface ServedMethod {
   readonly implementation: (request: unknown, context: CallContext) => unknown;
 }
 
-interface Serving {
-  readonly method: ServedMethod;
+/** What all calls of a server have in common. */
+export interface Serving {
   readonly calls: OpenCalls;
   readonly log: Logger;
+  /** Bytes of one message at most. */
+  readonly maxReceiveBytes: number;
+  readonly maxSendBytes: number;
 }
 
-/** Of grpc-js: a kind's name and its handler, on bytes. */
-export type Handler =
-  | { readonly kind: 'unary'; readonly handle: handleUnaryCall<Buffer, Buffer> }
-  | { readonly kind: 'clientStream'; readonly handle: handleClientStreamingCall<Buffer, Buffer> }
-  | { readonly kind: 'serverStream'; readonly handle: handleServerStreamingCall<Buffer, Buffer> }
-  | { readonly kind: 'bidi'; readonly handle: handleBidiStreamingCall<Buffer, Buffer> };
-
-export function handlerOf(method: ServedMethod, calls: OpenCalls, log: Logger): Handler {
-  const serving = { method, calls, log };
-  const { requestStream, responseStream } = method.definition;
-  if (responseStream) {
-    return requestStream
-      ? { kind: 'bidi', handle: (call) => void answerStream(serving, call) }
-      : { kind: 'serverStream', handle: (call) => void answerStream(serving, call) };
-  }
-  return requestStream
-    ? { kind: 'clientStream', handle: (call, respond) => void answer(serving, call, respond) }
-    : { kind: 'unary', handle: (call, respond) => void answer(serving, call, respond) };
-}
-
-function decode({ method }: Serving, bytes: Buffer): unknown {
+/** Serves a call to its end. Never rejects. */
+export async function serve(
+  method: ServedMethod,
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  { calls, log, maxReceiveBytes, maxSendBytes }: Serving,
+): Promise<void> {
+  const { definition, implementation } = method;
+  const answer = new Answer(stream, maxSendBytes);
+  const call = new OpenCall(stream, headers, answer, method.waits || definition.responseStream);
+  calls.open(call);
   try {
-    return method.definition.requestType.decode(bytes);
+    const request = definition.requestStream
+      ? requestsOf(definition, call, maxReceiveBytes)
+      : decode(definition, await onlyMessage(stream, maxReceiveBytes));
+    if (definition.responseStream) {
+      const responses = implementation(request, call) as AsyncIterable<unknown>;
+      await send(responses[Symbol.asyncIterator](), call, definition);
+    } else {
+      answer.write(encode(definition, await implementation(request, call)));
+    }
+    answer.end();
   } catch (error) {
-    throw invalidArgument(
-      `malformed ${method.definition.name} request: ${messageOf(error)}: invalid argument`,
-      error,
-    );
+    // Nothing happens when the caller is gone.
+    answer.fail(statusOf(error, method.path, log));
+  } finally {
+    calls.finish(call);
   }
 }
 
-function encode({ method }: Serving, response: unknown): Buffer {
-  const { responseType } = method.definition;
-  const bytes = responseType.encode(responseType.fromPartial(response)).finish();
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+function decode({ name, requestType }: MethodDefinition, bytes: Buffer): unknown {
+  try {
+    return requestType.decode(bytes);
+  } catch (error) {
+    throw invalidArgument(`malformed ${name} request: ${messageOf(error)}: invalid argument`, error);
+  }
 }
 
-/** The bytes of a client's stream as messages. Leaves the call open when the reader stops early: it has yet to be answered. */
+function encode({ responseType }: MethodDefinition, response: unknown): Uint8Array {
+  return responseType.encode(responseType.fromPartial(response)).finish();
+}
+
+/** The one message of a call that has no more. @throws RpcError Cancelled when the caller leaves before it is whole */
+function onlyMessage(stream: ServerHttp2Stream, limit: number): Promise<Buffer> {
+  const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
+  const reader = new FrameReader(limit);
+  const messages: Buffer[] = [];
+  stream.on('data', (chunk: Buffer) => {
+    try {
+      messages.push(...reader.push(chunk));
+    } catch (error) {
+      stream.removeAllListeners('data');
+      reject(error);
+    }
+  });
+  stream.once('end', () => {
+    const [message] = messages;
+    if (message !== undefined && messages.length === 1) resolve(message);
+    else reject(internal(`${messages.length} messages have come instead of one`));
+  });
+  stream.once('close', () => reject(cancelled('the caller is gone')));
+  return promise;
+}
+
+/** The caller's messages. Leaves the stream open when the reader stops early: it has yet to be answered. */
 async function* requestsOf(
-  serving: Serving,
-  call: ServerReadableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>,
-  signal: AbortSignal,
+  definition: MethodDefinition,
+  { stream, signal }: OpenCall,
+  limit: number,
 ): AsyncGenerator<unknown, void, undefined> {
+  const reader = new FrameReader(limit);
   try {
-    for await (const bytes of call.iterator({ destroyOnReturn: false }))
-      yield decode(serving, bytes as Buffer);
+    for await (const chunk of stream.iterator({ destroyOnReturn: false }))
+      for (const message of reader.push(chunk as Buffer)) yield decode(definition, message);
   } catch (error) {
-    // grpc-js destroys the stream of a cancelled call; why is known better here.
+    // The stream of a cancelled call is destroyed; why is known better here.
     throw signal.aborted ? signal.reason : error;
   }
   // Node lets a stream that was reset or lost end like one that was finished, and only then says that it was not.
   await setImmediate();
   signal.throwIfAborted();
-}
-
-/** One response. */
-async function answer(
-  serving: Serving,
-  call: ServerUnaryCall<Buffer, Buffer> | ServerReadableStream<Buffer, Buffer>,
-  respond: sendUnaryData<Buffer>,
-): Promise<void> {
-  const { method, calls, log } = serving;
-  const open = calls.open(call, method.waits);
-  try {
-    const request =
-      'request' in call ? decode(serving, call.request) : requestsOf(serving, call, open.signal);
-    const response = encode(serving, await method.implementation(request, open));
-    respond(null, response);
-  } catch (error) {
-    respond(statusOf(error, method.path, log));
-  } finally {
-    calls.finish(open);
-  }
+  reader.end();
 }
 
 /** A stream of responses, as fast as the caller takes them. */
-async function answerStream(
-  serving: Serving,
-  call: ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>,
-): Promise<void> {
-  const { method, calls, log } = serving;
-  const open = calls.open(call, true);
-  try {
-    const request =
-      'request' in call ? decode(serving, call.request) : requestsOf(serving, call, open.signal);
-    const responses = method.implementation(request, open) as AsyncIterable<unknown>;
-    await send(responses[Symbol.asyncIterator](), open, call, serving);
-    call.end();
-  } catch (error) {
-    // The way grpc-js is told of a stream's failure. Nothing happens when the call has been cancelled.
-    call.emit('error', statusOf(error, method.path, log));
-  } finally {
-    calls.finish(open);
-  }
-}
-
 async function send(
   responses: AsyncIterator<unknown>,
-  { signal }: OpenCall,
-  call: ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>,
-  serving: Serving,
+  { signal, stream, answer }: OpenCall,
+  definition: MethodDefinition,
 ): Promise<void> {
   const waiting = new Interruptible(signal);
   let done = false;
@@ -142,14 +125,14 @@ async function send(
     signal.throwIfAborted();
     let next = responses.next();
     // Headers at once rather than with the first message: the caller then knows that its subscription stands.
-    call.sendMetadata(new Metadata());
+    answer.open();
     for (;;) {
       const result = await waiting.wait(next);
       if (result.done === true) {
         done = true;
         return;
       }
-      if (!call.write(encode(serving, result.value))) await waiting.wait(drained(call));
+      if (!answer.write(encode(definition, result.value))) await waiting.wait(drained(stream));
       next = responses.next();
     }
   } finally {
@@ -159,38 +142,8 @@ async function send(
   }
 }
 
-/**
- * Waits for one promise after another, or for the signal. `Promise.race` would do, but it leaves something behind on the longest
- * lived of its promises each time, and a subscription waits millions of times.
- */
-class Interruptible {
-  readonly #signal: AbortSignal;
-  #reject: ((reason: unknown) => void) | undefined;
-
-  constructor(signal: AbortSignal) {
-    this.#signal = signal;
-    signal.addEventListener('abort', this.#interrupt);
-  }
-
-  wait<T>(promise: Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      this.#reject = reject;
-      promise.then(resolve, reject);
-      if (this.#signal.aborted) this.#interrupt();
-    });
-  }
-
-  close(): void {
-    this.#signal.removeEventListener('abort', this.#interrupt);
-  }
-
-  readonly #interrupt = (): void => this.#reject?.(this.#signal.reason);
-}
-
-function drained(
-  call: ServerWritableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>,
-): Promise<void> {
+function drained(stream: ServerHttp2Stream): Promise<void> {
   return new Promise((resolve) => {
-    call.once('drain', resolve);
+    stream.once('drain', resolve);
   });
 }

@@ -2,6 +2,7 @@ import * as grpc from '@grpc/grpc-js';
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { once } from 'node:events';
+import { connect as connectHttp2, type IncomingHttpHeaders } from 'node:http2';
 import { test } from 'node:test';
 import { Code, type RpcError, failedPrecondition, notFound } from '../../ttrpc/errors.ts';
 import type { CallContext } from '../../ttrpc/service.ts';
@@ -86,6 +87,38 @@ test('a request that cannot be read is InvalidArgument', async (t) => {
 test('a method that is not there is Unimplemented', async (t) => {
   const { client } = await serve(t, {});
   await failsWith(client.unary('Missing', '').response, Code.Unimplemented, /Missing/);
+});
+
+test('who does not speak gRPC is told so', async (t) => {
+  const { address } = await serve(t, {});
+  const session = connectHttp2('http://localhost', { createConnection: () => connect(address) });
+  const stream = session.request({ ':method': 'GET', ':path': '/' });
+  const [headers] = (await once(stream, 'response')) as [IncomingHttpHeaders];
+  assert.equal(headers[':status'], 415);
+  session.close();
+});
+
+test('a compressed request is Unimplemented', async (t) => {
+  const { address } = await serve(t, { once: async () => ({}) });
+  const { socket, stream } = rawCall(address, 'Once');
+  stream.end(Buffer.from([1, 0, 0, 0, 1, 0]));
+  const [headers] = (await once(stream, 'response')) as [IncomingHttpHeaders];
+  assert.equal(headers['grpc-status'], String(Code.Unimplemented));
+  socket.destroy();
+});
+
+test('a deadline is kept by the server, whatever its caller does', async (t) => {
+  const { address } = await serve(t, {
+    once: async (_, context) => {
+      await aborted(context);
+      throw context.signal.reason;
+    },
+  });
+  const { socket, stream } = rawCall(address, 'Once', { 'grpc-timeout': '20m' });
+  stream.end(Buffer.alloc(5));
+  const [headers] = (await once(stream, 'response')) as [IncomingHttpHeaders];
+  assert.equal(headers['grpc-status'], String(Code.DeadlineExceeded));
+  socket.destroy();
 });
 
 test('messages beyond the limit are refused both ways, and the connection goes on', async (t) => {

@@ -1,11 +1,19 @@
-/** Serves gRPC on a unix socket. */
-import { Server, ServerCredentials } from '@grpc/grpc-js';
-import { type Server as NetServer, type Socket, createServer } from 'node:net';
+/** Serves gRPC on a unix socket, on Node's own HTTP/2 (grpc/grpc, doc/PROTOCOL-HTTP2.md). */
+import {
+  type Http2Server,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+  constants,
+  createServer,
+} from 'node:http2';
+import { type Server as NetServer, type Socket, createServer as createNetServer } from 'node:net';
 import type { Logger } from 'pino';
-import { unavailable } from '../../ttrpc/errors.ts';
+import { Code, messageOf, unavailable } from '../../ttrpc/errors.ts';
 import type { ServiceDefinition, ServiceImplementation } from '../../ttrpc/service.ts';
+import { Answer } from './answer.ts';
 import { OpenCalls } from './call.ts';
-import { type ServedMethod, handlerOf } from './method.ts';
+import { type ServedMethod, type Serving, serve } from './method.ts';
 
 export interface GrpcServerOptions {
   /** Bytes of one message at most. */
@@ -34,37 +42,42 @@ export function service<S extends ServiceDefinition>(
 /** Enough for every container of a host to be waited for over one connection, as kubelet and dockerd do. */
 const MAX_CONCURRENT_STREAMS = 100_000;
 
-/** Of grpc-js's server. */
-interface Internals {
-  readonly commonServerOptions: object;
-}
+/** Bytes that a caller may send before we have read them: of one call, and of a connection. */
+const CALL_WINDOW = 1 << 20;
+const CONNECTION_WINDOW = 4 << 20;
 
-/**
- * Go's clients reset every stream that they have enough of: `ctr content get` one for each 32 KiB. nghttp2 takes more than 33 a
- * second for an attack and closes the connection (http2.createServer, streamResetRate); those who reach this socket are root.
- */
-const HTTP2_OPTIONS = { streamResetBurst: 1_000_000, streamResetRate: 1_000_000 };
-
-const same = (bytes: Buffer): Buffer => bytes;
+const HTTP2_OPTIONS = {
+  settings: { maxConcurrentStreams: MAX_CONCURRENT_STREAMS, initialWindowSize: CALL_WINDOW },
+  // Callers are root; what they may have in flight is limited by the windows. The default of 10 MB cuts off busy connections.
+  maxSessionMemory: Number.MAX_SAFE_INTEGER,
+  /**
+   * Go's clients reset every stream that they have enough of: `ctr content get` one for each 32 KiB. nghttp2 takes more than 33 a
+   * second for an attack and closes the connection (http2.createServer, streamResetRate); those who reach this socket are root.
+   */
+  streamResetBurst: 1_000_000,
+  streamResetRate: 1_000_000,
+};
 
 export class GrpcServer {
-  readonly #log: Logger;
-  readonly #server: Server;
+  readonly #http: Http2Server;
+  readonly #methods = new Map<string, ServedMethod>();
+  readonly #serving: Serving;
   readonly #calls = new OpenCalls();
   readonly #sockets = new Set<Socket>();
+  readonly #sessions = new Set<ServerHttp2Session>();
   #listener: NetServer | undefined;
   #closed: Promise<void> | undefined;
 
-  constructor({ maxReceiveBytes, maxSendBytes, log }: GrpcServerOptions) {
-    this.#log = log;
-    this.#server = new Server({
-      'grpc.max_receive_message_length': maxReceiveBytes,
-      'grpc.max_send_message_length': maxSendBytes,
-      'grpc.max_concurrent_streams': MAX_CONCURRENT_STREAMS,
-      'grpc.enable_channelz': 0,
+  constructor(options: GrpcServerOptions) {
+    this.#serving = { ...options, calls: this.#calls };
+    this.#http = createServer(HTTP2_OPTIONS);
+    this.#http.on('session', (session) => this.#opened(session));
+    this.#http.on('sessionError', (error) => options.log.debug({ err: error }, 'a gRPC connection failed'));
+    this.#http.on('stream', (stream: ServerHttp2Stream, headers) => {
+      const method = this.#methods.get(headers[':path'] ?? '');
+      if (method !== undefined && isGrpc(headers)) void serve(method, stream, headers, this.#serving);
+      else this.#refuse(stream, headers);
     });
-    // grpc-js has no options for these and hands them to `http2.createServer` as they are (1.14.7).
-    Object.assign((this.#server as unknown as Internals).commonServerOptions, HTTP2_OPTIONS);
   }
 
   /** Adds a service; before `listen`. */
@@ -77,35 +90,50 @@ export class GrpcServer {
         waits: waits.includes(key),
         implementation: (implementation[key] as ServedMethod['implementation']).bind(implementation),
       };
-      const { kind, handle } = handlerOf(served, this.#calls, this.#log);
-      if (!this.#server.register(path, handle, same, same, kind))
-        throw new Error(`${path} is served already`);
+      if (this.#methods.has(path)) throw new Error(`${path} is served already`);
+      this.#methods.set(path, served);
     }
   }
 
   /** Accepts connections on a listening socket, which becomes the server's. Resolves when it does. */
   listen(fd: number): Promise<void> {
-    // Connections are handed to grpc-js one by one, as its own listening neither takes a descriptor nor lets the mode of the
-    // socket's file be set before the first connection; and its forced shutdown leaves connections open without channelz.
-    const injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
-    const listener = createServer((socket) => {
+    // Connections are handed on one by one, as a server of http2's does not say which sockets it has.
+    const listener = createNetServer((socket) => {
       this.#sockets.add(socket);
       socket.once('close', () => this.#sockets.delete(socket));
-      injector.injectConnection(socket);
+      this.#http.emit('connection', socket);
     });
     this.#listener = listener;
-    this.#closeSessions = () => injector.destroy();
     return new Promise((resolve, reject) => {
       listener.once('error', reject);
       listener.listen({ fd }, () => {
         listener.off('error', reject);
-        listener.on('error', (error) => this.#log.error({ err: error }, 'gRPC socket failed'));
+        listener.on('error', (error) => this.#serving.log.error({ err: error }, 'gRPC socket failed'));
         resolve();
       });
     });
   }
 
-  #closeSessions = (): void => undefined;
+  #opened(session: ServerHttp2Session): void {
+    this.#sessions.add(session);
+    session.once('close', () => this.#sessions.delete(session));
+    session.setLocalWindowSize(CONNECTION_WINDOW);
+    if (this.#closed !== undefined) session.close();
+  }
+
+  /** Tells a caller that there is no such method, and whoever is no caller that this is no place for him. */
+  #refuse(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
+    stream.on('error', (error) =>
+      this.#serving.log.debug({ error: messageOf(error) }, 'a refused call failed'),
+    );
+    if (!isGrpc(headers)) {
+      stream.respond({ ':status': constants.HTTP_STATUS_UNSUPPORTED_MEDIA_TYPE }, { endStream: true });
+      return;
+    }
+    const [, service = '', method = ''] = (headers[':path'] ?? '').split('/');
+    const details = `unknown method ${method} for service ${service}`.slice(0, 512);
+    new Answer(stream, 0).fail({ code: Code.Unimplemented, details });
+  }
 
   /**
    * Accepts nothing new, ends calls that wait, gives the others `grace` milliseconds, then cuts every connection.
@@ -133,7 +161,8 @@ export class GrpcServer {
       clearTimeout(cut);
       cut = setTimeout(() => this.#cut(), CUT_AFTER);
     });
-    this.#closeSessions();
+    // Says goodbye: calls in progress go on, new ones are for another connection.
+    for (const session of this.#sessions) session.close();
     // An implementation that does not heed its signal is not waited for: nobody is there to take its answer.
     await gone;
     over = true;
@@ -148,3 +177,7 @@ export class GrpcServer {
 
 /** Milliseconds a stopped call or a written answer has to leave. */
 const CUT_AFTER = 500;
+
+function isGrpc(headers: IncomingHttpHeaders): boolean {
+  return headers['content-type']?.startsWith('application/grpc') === true;
+}

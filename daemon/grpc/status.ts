@@ -19,7 +19,7 @@ export function statusOf(error: unknown, method: string, log: Logger): Status {
   else if (error.code === Code.Internal) log.error({ err: error, method }, 'call failed');
   else log.debug({ method, code: error.code, error: error.message }, 'call failed');
   const { code, message } = toRpcError(error);
-  // encodeURI, which grpc-js uses, throws on half a surrogate pair.
+  // encodeURI, which makes a header of it, throws on half a surrogate pair.
   const details = message.length > MAX_DETAILS ? `${message.slice(0, MAX_DETAILS)}…` : message;
   return { code: code === Code.Ok ? Code.Unknown : code, details: details.toWellFormed() };
 }

@@ -62,7 +62,7 @@ class LendingReader extends BinaryReader {
   }
 }
 
-/** The data is a part of the message it came in, which grpc-js makes anew for each. */
+/** The data is a part of the message it came in, whose memory is nobody else's. */
 const writeRequest: MessageType<WriteContentRequest> = {
   encode: (message, writer) => WriteContentRequest.encode(message, writer),
   fromPartial: (object) => WriteContentRequest.fromPartial(object),

@@ -1,0 +1,86 @@
+/** What goes back to a caller: headers, messages, and at the end a status in trailers. */
+import type { ServerHttp2Stream } from 'node:http2';
+import { resourceExhausted } from '../../ttrpc/errors.ts';
+import { frameHeader, HEADER_BYTES } from './frame.ts';
+import type { Status } from './status.ts';
+
+const HEADERS = { ':status': 200, 'content-type': 'application/grpc' } as const;
+
+/** Below, moving the bytes behind their header costs less than sending the two one by one. */
+const WORTH_TWO_WRITES = 8192;
+
+export class Answer {
+  readonly #stream: ServerHttp2Stream;
+  readonly #limit: number;
+  #isOpen = false;
+  #isOver = false;
+  #trailers: Record<string, string> = { 'grpc-status': '0' };
+
+  /** @param limit bytes of one message at most */
+  constructor(stream: ServerHttp2Stream, limit: number) {
+    this.#stream = stream;
+    this.#limit = limit;
+  }
+
+  /** Sends the headers, once. */
+  open(): void {
+    if (this.#isOpen || this.#isGone) return;
+    this.#isOpen = true;
+    const stream = this.#stream;
+    stream.respond(HEADERS, { waitForTrailers: true });
+    stream.once('wantTrailers', () => {
+      if (!stream.destroyed) stream.sendTrailers(this.#trailers);
+    });
+  }
+
+  /**
+   * Sends a message, whose memory is the stream's from now on.
+   *
+   * @returns false when the caller should be waited for, which `drain` of the stream ends
+   * @throws RpcError ResourceExhausted for one beyond the limit
+   */
+  write(message: Uint8Array): boolean {
+    const { length } = message;
+    if (length > this.#limit)
+      throw resourceExhausted(`trying to send message larger than max (${length} vs. ${this.#limit})`);
+    this.open();
+    if (this.#isGone) return true;
+    const stream = this.#stream;
+    const header = frameHeader(length);
+    if (length < WORTH_TWO_WRITES)
+      return stream.write(Buffer.concat([header, message], HEADER_BYTES + length));
+    stream.cork();
+    stream.write(header);
+    const goesOn = stream.write(message);
+    stream.uncork();
+    return goesOn;
+  }
+
+  /** Ends in good order. */
+  end(): void {
+    if (this.#isGone) return;
+    this.open();
+    this.#close();
+  }
+
+  /** Ends with a failure; nothing happens when it has ended. */
+  fail({ code, details }: Status): void {
+    if (this.#isGone) return;
+    this.#trailers = { 'grpc-status': String(code), 'grpc-message': encodeURI(details) };
+    if (this.#isOpen) return this.#close();
+    this.#isOver = true;
+    this.#stream.respond({ ...HEADERS, ...this.#trailers }, { endStream: true });
+    this.#stream.resume();
+  }
+
+  #close(): void {
+    this.#isOver = true;
+    this.#stream.end();
+    // What the caller still sends is not wanted, and must not fill its connection's window.
+    this.#stream.resume();
+  }
+
+  get #isGone(): boolean {
+    return this.#isOver || this.#stream.destroyed || this.#stream.closed;
+  }
+}
