@@ -64,6 +64,11 @@ const ADVICE: readonly (readonly [RegExp, Advice])[] = [
     ([, image], { namespace }) =>
       `namespace ${namespace} does not have it. Fetch it: moor --namespace ${namespace} image pull ${image}`,
   ],
+  [
+    /^snapshot "?([^"\s]+)"?: already exists/,
+    ([, key], { namespace }) =>
+      `an attempt that was cut off leaves it for five minutes. Remove it: moor --namespace ${namespace} snapshots rm ${key}`,
+  ],
   [/namespace is required/, () => 'name one with --namespace'],
 ];
 

@@ -147,6 +147,9 @@ suite('moor run of an image', {}, (rig) => {
     assert.equal(await same(mount, 'plain', ['cat', '/mnt/note']), 'from the host\n');
     assert.equal(await same(mount, 'plain', ['sh', '-c', 'echo x > /mnt/note || echo refused']), 'refused\n');
     assert.equal(readFileSync(join(folder, 'note'), 'utf8'), 'from the host\n');
+    const fill = ['sh', '-c', 'dd if=/dev/zero of=/dev/shm/fill bs=1M count=60 2>/dev/null; echo $?'];
+    assert.equal(await same([], 'plain', fill), '0\n');
+    assert.equal(await same(['--memory-limit', '20000000'], 'plain', fill), '137\n');
     const capabilities = ['sh', '-c', 'grep -E "Cap|Seccomp:|NoNewPrivs" /proc/self/status'];
     for (const flags of [
       [],
