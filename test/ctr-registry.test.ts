@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
-import type { Ctr } from './harness/ctr.ts';
 import {
   type MadeImage,
   type MultiPlatform,
@@ -25,16 +24,8 @@ const kinds: { readonly [words: string]: RegistryOptions } = {
 };
 
 suite('ctr and a registry', {}, (rig) => {
-  const lines = async (ctr: Ctr, ...args: string[]): Promise<string[]> =>
-    (await ctr.ok(...args)).split('\n').slice(0, -1).sort();
-  const digests = (ctr: Ctr) => lines(ctr, 'content', 'ls', '-q');
-  const names = (ctr: Ctr) => lines(ctr, 'images', 'ls', '-q');
   const only = (image: MadeImage | MultiPlatform): string[] =>
     [...new Set(piecesOf(image).map(({ digest }) => digest))].sort();
-  const clear = async (ctr: Ctr): Promise<void> => {
-    const left = await names(ctr);
-    if (left.length > 0) await ctr.ok('images', 'rm', '--sync', ...left);
-  };
   const refused = async (args: string[], message: RegExp): Promise<void> => {
     const outcome = await rig.ctr.call(args);
     assert.equal(outcome.code, 1);
@@ -46,7 +37,7 @@ suite('ctr and a registry', {}, (rig) => {
     await rig.ctr.ok('images', 'import', '--no-unpack', '--all-platforms', file);
   };
 
-  afterEach(() => clear(rig.ctr));
+  afterEach(() => rig.ctr.removeImages());
 
   for (const [words, options] of Object.entries(kinds)) {
     it(`push and pull ${words}`, async () => {
@@ -59,11 +50,11 @@ suite('ctr and a registry', {}, (rig) => {
       await rig.ctr.ok('images', 'push', ...registry.ctrFlags, name);
       await rig.ctr.ok('images', 'push', ...hosts, ...user, registry.image('fleet/copy', '1'), name);
       await rig.ctr.ok('images', 'rm', '--sync', name);
-      assert.deepEqual(await digests(rig.ctr), []);
+      assert.deepEqual(await rig.ctr.digests(), []);
 
       const pull = await rig.ctr.ok('images', 'pull', ...registry.ctrFlags, '--print-chainid', name);
       assert.match(pull, /image chain ID: sha256:/);
-      assert.deepEqual(await digests(rig.ctr), only(image));
+      assert.deepEqual(await rig.ctr.digests(), only(image));
       assert.equal((await rig.ctr.runImage(name, 'pulled', ['cat', '/etc/motd'])).stdout, words);
       // By digest, from the other repository, into another namespace.
       const other = rig.daemon.ctr();
@@ -79,11 +70,11 @@ suite('ctr and a registry', {}, (rig) => {
         'native',
         byDigest,
       );
-      assert.deepEqual(await lines(other, 'images', 'ls', '-q', 'labels.tier==db'), [byDigest]);
+      assert.deepEqual(await other.images('labels.tier==db'), [byDigest]);
       assert.match(await other.ok('images', 'check', '--snapshotter', 'native'), /complete \(4\/4\).*true/);
       const ran = await other.runImage(byDigest, 'native', ['cat', '/etc/motd'], ['--snapshotter', 'native']);
       assert.equal(ran.stdout, words, ran.stderr);
-      await clear(other);
+      await other.removeImages();
 
       if (registry.user !== undefined) {
         const wrong = registry.ctrFlags.map((flag) => (flag === registry.user ? 'skipper:wrong' : flag));
@@ -116,11 +107,11 @@ suite('ctr and a registry', {}, (rig) => {
       await rig.ctr.ok('images', 'push', '--plain-http', name);
       const single = registry.image('single', 'arm');
       await rig.ctr.ok('images', 'push', '--plain-http', '--platform', 'linux/arm64', single, name);
-      await clear(rig.ctr);
+      await rig.ctr.removeImages();
       const pulled = async (...flags: string[]): Promise<string[]> => {
         await rig.ctr.ok('images', 'pull', '--plain-http', ...flags);
-        const all = await digests(rig.ctr);
-        await clear(rig.ctr);
+        const all = await rig.ctr.digests();
+        await rig.ctr.removeImages();
         return all;
       };
       assert.deepEqual(await pulled(name), [both.index.digest, ...only(here)].sort());
@@ -139,7 +130,7 @@ suite('ctr and a registry', {}, (rig) => {
       const name = registry.image('docker', '1');
       await load(name, image);
       await rig.ctr.ok('images', 'push', '--plain-http', name);
-      await clear(rig.ctr);
+      await rig.ctr.removeImages();
       await rig.ctr.ok('images', 'pull', '--plain-http', name);
       const { digest, mediaType } = image.manifest;
       const line = `docker:1 +${mediaType.replaceAll('+', '\\+')} +${digest}`;
@@ -153,17 +144,17 @@ suite('ctr and a registry', {}, (rig) => {
       for (const image of [old, young]) {
         await load(name, image);
         await rig.ctr.ok('images', 'push', '--plain-http', name);
-        await clear(rig.ctr);
+        await rig.ctr.removeImages();
         await rig.ctr.ok('images', 'pull', '--plain-http', name);
-        if (image === old) assert.deepEqual(await digests(rig.ctr), only(old));
+        if (image === old) assert.deepEqual(await rig.ctr.digests(), only(old));
         else await load('example.com/keep:1', old);
       }
-      await clear(rig.ctr);
+      await rig.ctr.removeImages();
       await load(name, old);
       await rig.ctr.ok('images', 'pull', '--plain-http', name);
       await rig.ctr.ok('leases', 'create', '--id', 'collect');
       await rig.ctr.ok('leases', 'rm', '--sync', 'collect');
-      assert.deepEqual(await digests(rig.ctr), only(young));
+      assert.deepEqual(await rig.ctr.digests(), only(young));
     });
 
     it('content fetch, fetch-object and push-object', async () => {
@@ -171,11 +162,11 @@ suite('ctr and a registry', {}, (rig) => {
       const name = registry.image('content', '1');
       await load(name, image);
       await rig.ctr.ok('images', 'push', '--plain-http', name);
-      await clear(rig.ctr);
+      await rig.ctr.removeImages();
       await rig.ctr.ok('content', 'fetch', '--plain-http', '--label', 'by=fetch', name);
-      assert.deepEqual(await digests(rig.ctr), only(image));
-      assert.deepEqual(await lines(rig.ctr, 'images', 'ls', '-q', 'labels.by==fetch'), [name]);
-      assert.equal((await lines(rig.ctr, 'snapshots', 'ls')).length, 1, 'nothing is unpacked');
+      assert.deepEqual(await rig.ctr.digests(), only(image));
+      assert.deepEqual(await rig.ctr.images('labels.by==fetch'), [name]);
+      assert.equal(await rig.ctr.snapshots(), 0, 'nothing is unpacked');
       const object = await rig.ctr.ok('content', 'fetch-object', '--plain-http', name);
       assert.equal(object, image.manifest.bytes.toString());
 
@@ -184,7 +175,7 @@ suite('ctr and a registry', {}, (rig) => {
       const target = registry.image('pieces', 'by-hand');
       for (const { digest, mediaType } of [...image.layers, image.config, image.manifest])
         assert.match(await pushObject(digest, mediaType, target), new RegExp(`^Pushed ${digest}`));
-      await clear(rig.ctr);
+      await rig.ctr.removeImages();
       await rig.ctr.ok('images', 'pull', '--plain-http', target);
       assert.equal((await rig.ctr.runImage(target, 'pieces', ['echo', 'whole'])).stdout, 'whole\n');
     });
@@ -204,6 +195,6 @@ suite('ctr and a registry', {}, (rig) => {
       child.kill('SIGKILL');
       await once(child, 'close');
     }
-    assert.deepEqual(await digests(rig.ctr), []);
+    assert.deepEqual(await rig.ctr.digests(), []);
   });
 });

@@ -39,12 +39,9 @@ const skopeo = (command: string, ...args: string[]): string =>
 
 suite('other tools', {}, (rig) => {
   const ways: readonly Way[] = rig.peer === 'moord' ? ['ctr', 'the daemon'] : ['ctr'];
-  const names = async (): Promise<string[]> =>
-    (await rig.ctr.ok('images', 'ls', '-q')).split('\n').slice(0, -1).sort();
   const clear = async (): Promise<void> => {
-    const left = await names();
-    if (left.length > 0) await rig.ctr.ok('images', 'rm', '--sync', ...left);
-    assert.equal(await rig.ctr.ok('content', 'ls', '-q'), '');
+    await rig.ctr.removeImages();
+    assert.deepEqual(await rig.ctr.digests(), []);
   };
   const output = async (name: string, command: string[] = []): Promise<string> => {
     const { code, stdout, stderr } = await rig.ctr.runImage(name, 'box', command);
@@ -98,8 +95,8 @@ suite('other tools', {}, (rig) => {
     for (const way of ways) {
       await load(rig, way, join(at, 'docker.tar'), 'example.com/copied');
       await load(rig, way, join(at, 'oci.tar'), 'example.com/copied');
-      assert.deepEqual(await names(), ['example.com/copied:1', 'example.com/copied:2']);
-      for (const copied of await names())
+      assert.deepEqual(await rig.ctr.images(), ['example.com/copied:1', 'example.com/copied:2']);
+      for (const copied of await rig.ctr.images())
         assert.equal(await output(copied, ['sh', '-c', 'echo $PORT']), '7\n');
       await clear();
     }
@@ -148,7 +145,7 @@ suite('other tools', {}, (rig) => {
     for (const way of ways) {
       await load(rig, way, file, 'example.com/umoci');
       assert.deepEqual(
-        await names(),
+        await rig.ctr.images(),
         ['base', 'blank', 'made'].map((tag) => `example.com/umoci:${tag}`),
       );
       assert.equal(await output('example.com/umoci:made'), '1000\nahoy\n1000:1001 640\npacked again\n/etc\n');
@@ -180,8 +177,8 @@ suite('other tools', {}, (rig) => {
     for (const way of ways) {
       await load(rig, way, join(at, 'oci.tar'), 'example.com/buildah');
       await load(rig, way, join(at, 'docker.tar'), 'example.com/buildah');
-      assert.deepEqual(await names(), ['example.com/buildah:docker', 'example.com/buildah:oci']);
-      for (const name of await names()) assert.equal(await output(name), 'built in /bin\n');
+      assert.deepEqual(await rig.ctr.images(), ['example.com/buildah:docker', 'example.com/buildah:oci']);
+      for (const name of await rig.ctr.images()) assert.equal(await output(name), 'built in /bin\n');
       await clear();
     }
   });
@@ -200,18 +197,18 @@ suite('other tools', {}, (rig) => {
     run('gzip', '-k', files[0] as string);
     for (const way of ways) {
       await load(rig, way, files[0] as string, 'example.com/saved');
-      assert.deepEqual(await names(), [...tags, 'example.com/saved:high']);
+      assert.deepEqual(await rig.ctr.images(), [...tags, 'example.com/saved:high']);
       assert.equal(await output('example.com/saved:1', ['cat', '/etc/motd']), 'low');
       assert.equal(await output('example.com/saved:high', ['cat', '/etc/motd']), 'high');
       await clear();
       await load(rig, way, files[1] as string, 'example.com/saved');
-      assert.deepEqual(await names(), ['example.com/saved:now']);
+      assert.deepEqual(await rig.ctr.images(), ['example.com/saved:now']);
       assert.equal(await output('example.com/saved:now', ['cat', '/etc/motd']), 'low');
       await clear();
       // ctr takes no archive that is compressed as a whole.
       if (way === 'ctr') continue;
       await load(rig, way, `${files[0]}.gz`, 'example.com/saved');
-      assert.equal((await names()).length, 3);
+      assert.equal((await rig.ctr.images()).length, 3);
       await clear();
     }
   });

@@ -101,6 +101,32 @@ export class Ctr {
     return (await this.tasks()).get(id);
   }
 
+  /** The lines of what ctr prints, sorted; it must succeed. */
+  async lines(...args: string[]): Promise<string[]> {
+    return (await this.ok(...args)).split('\n').slice(0, -1).sort();
+  }
+
+  /** The names of the images that pass one of the filters, or of all. */
+  images(...filters: string[]): Promise<string[]> {
+    return this.lines('images', 'ls', '-q', ...filters);
+  }
+
+  /** The digests of the content of the namespace. */
+  digests(): Promise<string[]> {
+    return this.lines('content', 'ls', '-q');
+  }
+
+  /** How many snapshots the namespace has. */
+  async snapshots(snapshotter = 'overlayfs'): Promise<number> {
+    return (await this.lines('snapshots', '--snapshotter', snapshotter, 'ls')).length - 1;
+  }
+
+  /** Removes every image, and with them what nothing else refers to. */
+  async removeImages(): Promise<void> {
+    const names = await this.images();
+    if (names.length > 0) await this.ok('images', 'rm', '--sync', ...names);
+  }
+
   /** Kills and deletes the task if there is one, and the container. Succeeds when there is nothing. */
   async remove(id: string): Promise<void> {
     await this.call(['tasks', 'rm', '-f', id]);
