@@ -2,7 +2,7 @@
 import { getCACertificates } from 'node:tls';
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Readable } from 'node:stream';
-import { Agent, type Dispatcher, request } from 'undici';
+import type { Agent, Dispatcher } from 'undici';
 import { Code, messageOf } from '../../ttrpc/errors.ts';
 import { RegistryError, connectionError } from './retry.ts';
 
@@ -53,18 +53,18 @@ const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 const CONNECT_TIMEOUT = 15_000;
 const IDLE_TIMEOUT = 60_000;
 
+/** Loaded when the first image is moved: it is almost half of the daemon's program, which should start soon and stay small. */
+const loadUndici = () => import('undici');
+
 export class Transport {
-  readonly #agent: Agent;
+  readonly #tls: Tls | undefined;
   readonly #trace: Trace | undefined;
+  #agent: Agent | undefined;
+  #isClosed = false;
 
   constructor(tls?: Tls, trace?: Trace) {
+    this.#tls = tls;
     this.#trace = trace;
-    this.#agent = new Agent({
-      connect: { timeout: CONNECT_TIMEOUT, ...(tls && tlsOptions(tls)) },
-      headersTimeout: IDLE_TIMEOUT,
-      bodyTimeout: IDLE_TIMEOUT,
-      connections: 16,
-    });
   }
 
   /**
@@ -96,6 +96,14 @@ export class Transport {
 
   async #once(call: Call): Promise<Omit<Answer, 'url'>> {
     const { url, method, headers, body, signal } = call;
+    const { Agent, request } = await loadUndici();
+    if (this.#isClosed) throw connectionError(describe(call), new Error('the transport is closed'));
+    this.#agent ??= new Agent({
+      connect: { timeout: CONNECT_TIMEOUT, ...(this.#tls && tlsOptions(this.#tls)) },
+      headersTimeout: IDLE_TIMEOUT,
+      bodyTimeout: IDLE_TIMEOUT,
+      connections: 16,
+    });
     const options = {
       dispatcher: this.#agent,
       method: method as Dispatcher.HttpMethod,
@@ -121,7 +129,8 @@ export class Transport {
 
   /** Ends all connections; what is under way fails. */
   async close(): Promise<void> {
-    await this.#agent.destroy();
+    this.#isClosed = true;
+    await this.#agent?.destroy();
   }
 }
 

@@ -2,7 +2,6 @@
 import { accessSync, closeSync, constants, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { execa } from 'execa';
 import { flock } from '../../native/native.ts';
 import { deadlineExceeded, internal, unimplemented } from '../../ttrpc/errors.ts';
 import { untilAborted } from '../distribution/turns.ts';
@@ -108,6 +107,8 @@ export class IpRoute {
     // Not `ip -n`: that looks below /run/netns only, and makes a mount namespace with a sysfs of its own.
     const command = netns === undefined ? ['ip', ...args] : ['nsenter', `--net=${netns}`, 'ip', ...args];
     const [program, ...rest] = command;
+    // Not before it is needed: most daemons never get here.
+    const { execa } = await import('execa');
     const result = await execa(program!, rest, {
       // execa hands on any descriptor; its types list only the first few.
       stdio: ['ignore', 'pipe', 'pipe', this.#lock as 3],
