@@ -12,10 +12,11 @@ import { Images } from './images.ts';
 import { Leases } from './lease.ts';
 import type { Labels } from './namespace.ts';
 import { hostPlatform, parsePlatform } from './platform.ts';
+import { isInterruption } from './process.ts';
 import { RootDirectory } from './root-directory.ts';
 import { Snapshots } from './snapshots.ts';
 import { buildImageSpec, type ImageSpecOptions } from './spec.ts';
-import { unpackImage } from './unpack.ts';
+import { isUnpacked, unpackImage } from './unpack.ts';
 
 /** What to run of an image. What is left out is as the image has it. */
 export interface ImageContainerOptions extends Omit<ContainerOptions, 'spec' | 'image' | 'snapshotKey'> {
@@ -74,13 +75,21 @@ export async function createFromImage<T>(
   };
   const target = platform === undefined ? hostPlatform() : parsePlatform(platform);
   const image = await runnableImage(source, name, target, call);
-  await underLease(place, UNPACK_LEASE_MS, call, async (leased) => {
-    const snapshots = new Snapshots(connection, leased, namespace, snapshotter);
-    const content = new Content(connection, leased);
-    await unpackImage({ diff: connection.service(DiffDefinition, leased), content, snapshots }, image, call);
-  });
+  // Its name is found out once.
+  const within = await new Snapshots(connection, headers, namespace, snapshotter).name(call);
+  if (!(await isUnpacked(new Snapshots(connection, headers, namespace, within), image, call))) {
+    await underLease(place, UNPACK_LEASE_MS, call, async (leased) => {
+      const snapshots = new Snapshots(connection, leased, namespace, within);
+      const content = new Content(connection, leased);
+      await unpackImage(
+        { diff: connection.service(DiffDefinition, leased), content, snapshots },
+        image,
+        call,
+      );
+    });
+  }
   return await underLease(place, CREATE_LEASE_MS, call, async (leased) => {
-    const snapshots = new Snapshots(connection, leased, namespace, snapshotter);
+    const snapshots = new Snapshots(connection, leased, namespace, within);
     const mounts = await prepare(place, snapshots, id, image, { ...call, labels: snapshotLabels });
     try {
       using root = RootDirectory.mount(mounts);
@@ -91,13 +100,13 @@ export async function createFromImage<T>(
         runtime,
         extensions,
         image: name,
-        snapshotter: await snapshots.name(call),
+        snapshotter: within,
         snapshotKey: id,
       };
       return await store(stored, leased);
     } catch (error) {
-      // Of the caller's options not the signal: what was begun is undone also when the caller gave up.
-      await snapshots.remove(id, { timeout: UNDO_MS }).catch(() => {});
+      // A container may have been stored although nobody said so. Its snapshot stays, and is garbage without one.
+      if (!isInterruption(error)) await snapshots.remove(id, { timeout: UNDO_MS }).catch(() => {});
       throw error;
     }
   });

@@ -254,8 +254,8 @@ export function exitOf(code: number, exitedAt: Timestamp | undefined): Exit {
   return { code, exitedAt: dateOf(exitedAt) };
 }
 
-/** A failure of the call rather than of what it asked for. */
-function isInterruption(error: unknown): boolean {
+/** A failure of the call rather than of what it asked for: whether that was done nobody knows. */
+export function isInterruption(error: unknown): boolean {
   return [Code.Unavailable, Code.Cancelled, Code.DeadlineExceeded].some((code) => isCode(error, code));
 }
 

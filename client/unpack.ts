@@ -6,6 +6,16 @@ import type { Content } from './content.ts';
 import type { RunnableImage } from './image-config.ts';
 import type { Snapshots } from './snapshots.ts';
 
+/** Whether a container can be made of the image as it is. */
+export async function isUnpacked(
+  snapshots: Snapshots,
+  { chainIds }: Pick<RunnableImage, 'chainIds'>,
+  options?: CallOptions,
+): Promise<boolean> {
+  const last = chainIds.at(-1);
+  return last === undefined || (await isThere(snapshots, last, options));
+}
+
 /** What layers are unpacked with. */
 export interface Unpacker {
   readonly diff: ServiceClient<typeof DiffDefinition>;
@@ -26,7 +36,7 @@ export async function unpackImage(
 ): Promise<void> {
   const { content, snapshots } = unpacker;
   const last = image.chainIds.at(-1);
-  if (last === undefined || (await isThere(snapshots, last, options))) return;
+  if (last === undefined) return;
   for (const [index, name] of image.chainIds.entries()) {
     if (await isThere(snapshots, name, options)) continue;
     const parent = image.chainIds[index - 1] ?? '';
