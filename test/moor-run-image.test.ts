@@ -49,7 +49,7 @@ const images: { readonly [tag: string]: BusyboxOptions } = {
   },
 };
 
-suite('moor run of an image', {}, (rig) => {
+suite('moor run of an image', { timeout: 600_000 }, (rig) => {
   let moor: Moor;
   let count = 0;
 
