@@ -20,6 +20,7 @@ import { GcScheduler, schedulerOptions } from './gc/scheduler.ts';
 import { GrpcServer } from './grpc/server.ts';
 import { Health } from './health.ts';
 import { ImageStore } from './images/store.ts';
+import { LoadedPlugins, checkPluginNames, isDisabled } from './loaded-plugins.ts';
 import { DirectoryLock } from './lock.ts';
 import type { Logger } from './log.ts';
 import { MetadataStore } from './metadata/store.ts';
@@ -27,7 +28,7 @@ import { Links } from './network/links.ts';
 import { Networks } from './network/networks.ts';
 import { Routes } from './network/routes.ts';
 import { notify } from './notify.ts';
-import { LoadedPlugins, checkPluginNames, isDisabled } from './plugins.ts';
+import { Proxies } from './proxy/proxies.ts';
 import { TaskManager } from './runtime/manager.ts';
 import { shimCommand } from './runtime/own-shim.ts';
 import { shimEventsService } from './services/events-ttrpc.ts';
@@ -103,12 +104,15 @@ export class Daemon {
     );
     this.#opened.defer(() => content.close());
     const images = new ImageStore(database, exchange);
+    const proxies = new Proxies(config);
+    this.#opened.defer(() => proxies.close());
     const snapshotters = await Snapshotters.open(
       config.root,
       { database, exchange, log },
       {
         isDisabled: (name) => isDisabled(config, 'Snapshotter', name),
         settings: (name) => plugins[`io.containerd.snapshotter.v1.${name}`],
+        more: proxies.snapshotters(),
       },
     );
     this.#opened.defer(() => snapshotters.close());
@@ -166,6 +170,7 @@ export class Daemon {
       content,
       images,
       snapshotters,
+      proxies,
       differ,
       distribution,
       streams: new Streams(),
@@ -176,6 +181,7 @@ export class Daemon {
       health,
       identity,
     };
+    await proxies.check(log);
     await this.#serveClients(new LoadedPlugins(core, log));
     exchange.serve();
     collections.start();

@@ -5,7 +5,8 @@ import { IntrospectionDefinition } from '../proto/gen/containerd/services/intros
 import { Code, isCode } from '../ttrpc/errors.ts';
 import type { CallContext, ServiceImplementation } from '../ttrpc/service.ts';
 import { type Config, parseConfig } from './config.ts';
-import { type Core, LoadedPlugins, checkPluginNames } from './plugins.ts';
+import { LoadedPlugins, checkPluginNames } from './loaded-plugins.ts';
+import type { Core } from './plugins.ts';
 
 const log = pino({ level: 'silent' });
 const context: CallContext = { signal: new AbortController().signal, metadata: new Map() };

@@ -3,9 +3,8 @@
  * containerd gives to the same parts. What can be left out by configuration is here with the function that makes it.
  */
 import { join } from 'node:path';
-import type { Logger } from 'pino';
 import { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
-import { messageOf, type RpcError, toRpcError } from '../ttrpc/errors.ts';
+import type { RpcError } from '../ttrpc/errors.ts';
 import type { Config } from './config.ts';
 import type { NamespacedContent } from './content/namespaced-content.ts';
 import type { Differ } from './diff/differ.ts';
@@ -15,9 +14,12 @@ import type { Exchange } from './events/exchange.ts';
 import type { GcScheduler } from './gc/scheduler.ts';
 import { type Service, service } from './grpc/server.ts';
 import type { Health } from './health.ts';
+import type { LoadedPlugins } from './loaded-plugins.ts';
 import type { ImageStore } from './images/store.ts';
 import type { MetadataStore } from './metadata/store.ts';
 import type { TaskManager } from './runtime/manager.ts';
+import type { Proxies } from './proxy/proxies.ts';
+import type { ProxyKind } from './proxy/settings.ts';
 import { containersService } from './services/containers.ts';
 import { contentService } from './services/content.ts';
 import { diffService } from './services/diff.ts';
@@ -48,6 +50,7 @@ export interface Core {
   readonly content: NamespacedContent;
   readonly images: ImageStore;
   readonly snapshotters: Snapshotters;
+  readonly proxies: Proxies;
   readonly differ: Differ;
   readonly distribution: Distribution;
   readonly streams: Streams;
@@ -59,7 +62,7 @@ export interface Core {
   readonly identity: ServerIdentity;
 }
 
-const Type = {
+export const Type = {
   Content: 'io.containerd.content.v1',
   Differ: 'io.containerd.differ.v1',
   Event: 'io.containerd.event.v1',
@@ -80,21 +83,29 @@ export interface Plugin {
   readonly id: string;
   /** Types of other plugins without which it cannot be. */
   readonly requires: readonly Type[];
-  /** Runs programs of this platform, which is worth telling. */
-  readonly native?: boolean;
+  /** Runs programs of these platforms (`os/architecture/variant`), if it says. */
+  readonly platforms?: (config: Config) => readonly string[];
+  readonly capabilities?: readonly string[];
   readonly exports?: (config: Config) => { readonly [key: string]: string };
   /** Makes the service. Rows without it and without a check are the core, which the daemon makes itself and cannot be without. */
   readonly serve?: (core: Core, loaded: LoadedPlugins) => Service;
   /** Throws why that part of the core does not work on this host. */
   readonly check?: (core: Core) => void;
+  /** What it fails with now, for what may come and go. */
+  readonly failure?: (core: Core) => RpcError | undefined;
 }
+
+/** Node's names of processors in Go's words. */
+const architectures: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' };
+
+const native = (): readonly string[] => [`linux/${architectures[process.arch] ?? process.arch}`];
 
 function snapshotter(id: SnapshotterName): Plugin {
   return {
     type: Type.Snapshotter,
     id,
     requires: [],
-    native: true,
+    platforms: native,
     exports: ({ root, plugins }) => ({
       root: snapshotterRoot(root, id, plugins[`${Type.Snapshotter}.${id}`]),
     }),
@@ -111,7 +122,7 @@ export const table: readonly Plugin[] = [
     exports: ({ root }) => ({ root: join(root, 'content') }),
   },
   ...snapshotterNames.map(snapshotter),
-  { type: Type.Differ, id: 'walking', requires: [Type.Metadata], native: true },
+  { type: Type.Differ, id: 'walking', requires: [Type.Metadata], platforms: native },
   {
     // Clients look for the metadata store under this name, whatever it is made of.
     type: Type.Metadata,
@@ -123,7 +134,10 @@ export const table: readonly Plugin[] = [
     type: Type.Runtime,
     id: 'task',
     requires: [Type.Event, Type.Metadata],
-    native: true,
+    platforms: ({ plugins }) => {
+      const { platforms } = plugins['io.containerd.runtime.v2.task'];
+      return platforms.length > 0 ? platforms : native();
+    },
     exports: ({ root, state }) => ({ root, state: join(state, 'tasks') }),
   },
   { type: Type.Gc, id: 'scheduler', requires: [Type.Metadata] },
@@ -192,7 +206,7 @@ export const table: readonly Plugin[] = [
     type: Type.Grpc,
     id: 'network',
     requires: [Type.Event, Type.Metadata],
-    native: true,
+    platforms: native,
     exports: ({ state }) => ({ path: join(state, 'netns') }),
     serve: ({ networking }) => networkService(networking),
   },
@@ -224,81 +238,22 @@ export const table: readonly Plugin[] = [
   { type: Type.Grpc, id: 'version', requires: [], serve: () => versionService(version, revision) },
 ];
 
-/** A plugin as it came up. */
-export interface LoadedPlugin extends Omit<Plugin, 'exports' | 'serve' | 'check'> {
-  readonly exports: { readonly [key: string]: string };
-  /** Why it does not work. */
-  readonly error?: RpcError;
-}
+const proxyTypes: { readonly [K in ProxyKind]: Type } = {
+  snapshot: Type.Snapshotter,
+  content: Type.Content,
+  diff: Type.Differ,
+};
 
-/** Whether the configuration leaves a plugin out. */
-export function isDisabled(config: Config, type: keyof typeof Type, id: string): boolean {
-  return config.disabled_plugins.includes(`${Type[type]}.${id}`);
-}
-
-const uriOf = ({ type, id }: Plugin): string => `${type}.${id}`;
-
-/** The table's rows as they came up with this configuration. Disabled ones are not among them. */
-export class LoadedPlugins {
-  readonly rows: readonly LoadedPlugin[];
-  readonly services: readonly Service[];
-
-  /**
-   * Brings up what the configuration has not disabled. An optional plugin that fails is reported and left out.
-   *
-   * @throws Error when the configuration requires one that failed
-   */
-  constructor(core: Core, log: Logger) {
-    const { disabled_plugins: disabled, required_plugins: required } = core.config;
-    const rows: LoadedPlugin[] = [];
-    const services: Service[] = [];
-    for (const plugin of table.filter((plugin) => !disabled.includes(uriOf(plugin)))) {
-      const { serve, check, exports, ...row } = plugin;
-      const loaded = { ...row, exports: exports?.(core.config) ?? {} };
-      try {
-        check?.(core);
-        if (serve !== undefined) services.push(serve(core, this));
-        rows.push(loaded);
-      } catch (error) {
-        const uri = uriOf(plugin);
-        if (required.includes(uri))
-          throw new Error(`required plugin ${uri}: ${messageOf(error)}`, { cause: error });
-        if (isSkipped(error)) log.info({ plugin: uri, reason: messageOf(error) }, 'plugin left out');
-        else log.error({ err: error, plugin: uri }, 'plugin failed; the daemon goes on without it');
-        rows.push({ ...loaded, error: toRpcError(error) });
-      }
-    }
-    this.rows = rows;
-    this.services = services;
-  }
-
-  /** Whether the gRPC service of that full name is served. */
-  serves(name: string): boolean {
-    return this.services.some(({ definition }) => definition.fullName === name);
-  }
-}
-
-/** Plugins of containerd's that Moor does without, so that disabling them is nothing to complain of. */
-const elsewhere =
-  /^io\.containerd\.(?:grpc\.v1\.cri|cri\.v1\.(?:images|runtime)|nri\.v1\.nri|snapshotter\.v1\.(?:aufs|blockfile|devmapper|erofs|zfs)|differ\.v1\.erofs|mount-handler\.v1\.erofs|internal\.v1\.(?:opt|tracing)|tracing\.processor\.v1\.otlp|image-verifier\.v1\.bindir|runtime\.v1\.linux)$/;
-
-/** @throws Error when a plugin is named that is not there, or one is disabled that is required or of the core */
-export function checkPluginNames({ disabled_plugins: disabled, required_plugins: required }: Config): void {
-  const plugins = new Map(table.map((plugin) => [uriOf(plugin), plugin]));
-  for (const uri of disabled) {
-    const plugin = plugins.get(uri);
-    if (plugin === undefined && elsewhere.test(uri)) continue;
-    if (plugin === undefined) throw new Error(`disabled_plugins: there is no plugin ${uri}`);
-    if (plugin.serve === undefined && plugin.check === undefined)
-      throw new Error(`disabled_plugins: the daemon cannot be without ${uri}`);
-  }
-  for (const uri of required) {
-    if (!plugins.has(uri)) throw new Error(`required_plugins: there is no plugin ${uri}`);
-    if (disabled.includes(uri)) throw new Error(`required_plugins: ${uri} is disabled`);
-  }
-}
-
-/** Not for this host, with nothing wrong. Clients know it by the same words. */
-function isSkipped(error: unknown): boolean {
-  return messageOf(error).endsWith('skip plugin');
+/** The rows of what other processes serve. */
+export function proxyRows({ proxy_plugins: proxies }: Config): Plugin[] {
+  return Object.entries(proxies).map(([id, { type, address, platform, exports, capabilities }]) => ({
+    type: proxyTypes[type],
+    id,
+    requires: [],
+    platforms: platform === '' ? native : () => [platform],
+    capabilities,
+    exports: () => ({ ...exports, address }),
+    check: () => undefined,
+    failure: (core) => core.proxies.failure(id),
+  }));
 }

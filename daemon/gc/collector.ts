@@ -169,7 +169,11 @@ function namespaces(reader: Reader): Namespace[] {
   return [...reader.rest(['', Kind.Namespace])].map(([name]) => name as Namespace);
 }
 
-/** Whether something else may have become garbage by it. An ingest is let go of whenever it becomes content. */
+/**
+ * Whether something else may have become garbage by it. An ingest is let go of whenever it becomes content, a note on a foreign
+ * snapshot whenever that has its record.
+ */
 function isDeletion([, kind, , type]: readonly string[]): boolean {
+  if (kind === Kind.ForeignSnapshot) return false;
   return kind !== Kind.Ingest && !(kind === Kind.LeaseResource && type === 'ingests');
 }

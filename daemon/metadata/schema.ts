@@ -23,6 +23,7 @@ export const Kind = {
   PendingLink: 'pending-link',
   SnapshotChild: 'snapshot-child',
   SnapshotSequence: 'snapshot-sequence',
+  ForeignSnapshot: 'snapshot-foreign',
 } as const;
 export type Kind = (typeof Kind)[keyof typeof Kind];
 

@@ -2,11 +2,16 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { IntrospectionDefinition, type Plugin } from '../../proto/gen/containerd/services/introspection.ts';
-import { notFound } from '../../ttrpc/errors.ts';
+import { RuntimeInfo, RuntimeRequest } from '../../proto/gen/containerd/types/runtime_info.ts';
+import type { Any } from '../../proto/gen/google/protobuf/any.ts';
+import { invalidArgument, notFound, unimplemented } from '../../ttrpc/errors.ts';
 import type { PartialMessage } from '../../ttrpc/service.ts';
+import { messageAny, typeNameOf } from '../distribution/any.ts';
 import { type Fields, parseFilters, present } from '../filters/filter.ts';
 import { type Service, service } from '../grpc/server.ts';
-import type { LoadedPlugin, LoadedPlugins } from '../plugins.ts';
+import type { LoadedPlugin, LoadedPlugins } from '../loaded-plugins.ts';
+import { Type } from '../plugins.ts';
+import { runtimeInfo } from '../runtime/runtime-info.ts';
 import { replaceFile } from '../file.ts';
 
 /** Who this daemon is. */
@@ -17,6 +22,8 @@ export interface ServerIdentity {
   /** The pid namespace's inode number, which tells what world `pid` belongs to. */
   readonly pidns: bigint;
 }
+
+const REQUEST = 'containerd.types.RuntimeRequest';
 
 const uuidPattern = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
@@ -48,24 +55,43 @@ export function introspectionService(identity: ServerIdentity, plugins: LoadedPl
       return { uuid, pid: BigInt(pid), pidns };
     },
 
-    async pluginInfo({ type, id }) {
+    async pluginInfo({ type, id, options }) {
       const row = plugins.rows.find((row) => row.type === type && row.id === id);
       if (row === undefined) throw notFound(`plugin ${type}.${id}: not found`);
-      return { plugin: describe(row) };
+      if (type !== Type.Runtime) {
+        if (options !== undefined)
+          throw unimplemented(`plugin ${type}.${id} takes no options: not implemented`);
+        return { plugin: describe(row) };
+      }
+      // A runtime is named in the options, since all of them are one plugin.
+      return { plugin: describe(row), extra: await infoOf(options) };
     },
   });
 }
 
-/** Node's names of processors in Go's words. */
-const architectures: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' };
+async function infoOf(options: Any | undefined): Promise<Any | undefined> {
+  if (options === undefined) return undefined;
+  const name = typeNameOf(options);
+  if (name !== REQUEST) {
+    throw invalidArgument(
+      `options of the type ${JSON.stringify(name.slice(0, 160))}, not ${REQUEST}: invalid argument`,
+    );
+  }
+  const info = await runtimeInfo(RuntimeRequest.decode(options.value));
+  return messageAny('containerd.types.RuntimeInfo', RuntimeInfo, info);
+}
 
-function describe({ type, id, requires, native, exports, error }: LoadedPlugin): PartialMessage<Plugin> {
-  const platform = { os: 'linux', architecture: architectures[process.arch] ?? process.arch };
+function describe(row: LoadedPlugin): PartialMessage<Plugin> {
+  const { type, id, requires, platforms, capabilities, exports, error } = row;
   return {
     type,
     id,
     requires: [...requires],
-    platforms: native === true ? [platform] : [],
+    platforms: platforms.map((platform) => {
+      const [os = '', architecture = '', variant = ''] = platform.split('/');
+      return { os, architecture, variant };
+    }),
+    capabilities: [...capabilities],
     exports,
     initErr: error && { code: error.code, message: error.message },
   };

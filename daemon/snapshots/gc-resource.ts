@@ -6,7 +6,7 @@ import type { Snapshot, SnapshotTree } from './tree.ts';
 /** Who has the files of the snapshots in a tree. */
 export interface SnapshotOwner {
   /** Takes note, in the transaction that removes a snapshot's record. */
-  dropped?(transaction: Transaction, snapshot: Snapshot): void;
+  dropped?(transaction: Transaction, namespace: Namespace, snapshot: Snapshot): void;
   /** Lets the files go of a snapshot whose record is gone. */
   reclaim(namespace: Namespace, snapshot: Snapshot): void;
   /** Resolves when they are gone, as far as that is known. */
@@ -43,7 +43,7 @@ export function snapshotResource(tree: SnapshotTree, owner?: SnapshotOwner): GcR
       const snapshot = tree.find(transaction, namespace, key);
       if (snapshot === undefined) return;
       tree.drop(transaction, namespace, snapshot);
-      owner?.dropped?.(transaction, snapshot);
+      owner?.dropped?.(transaction, namespace, snapshot);
       dropped.set(nameOf(namespace, key), snapshot);
     },
     async release(removed: readonly Node[]) {

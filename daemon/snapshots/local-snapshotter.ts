@@ -5,20 +5,15 @@
  * gone, so that whatever has a record is whole, and a folder without one is nobody's.
  */
 import { readdir } from 'node:fs/promises';
-import {
-  SnapshotCommit,
-  SnapshotPrepare,
-  SnapshotRemove,
-} from '../../proto/gen/containerd/events/snapshot.ts';
 import { failedPrecondition, messageOf } from '../../ttrpc/errors.ts';
 import { storageError } from '../content/storage-error.ts';
 import type { Exchange } from '../events/exchange.ts';
-import { pack } from '../events/pack.ts';
 import { reached } from '../failpoint.ts';
 import type { Namespace } from '../identifiers.ts';
 import type { Logger } from '../log.ts';
 import type { Database } from '../metadata/database.ts';
 import type { Backend } from './backend.ts';
+import { SnapshotNews } from './news.ts';
 import { Reclaimer } from './reclaimer.ts';
 import { type Creation, type Info, Kind, type Mount, type Snapshotter, type Usage } from './snapshotter.ts';
 import { type NewSnapshot, type Recorded, type Snapshot, SnapshotTree, placeOf } from './tree.ts';
@@ -35,7 +30,7 @@ export class LocalSnapshotter implements Snapshotter {
   readonly #backend: Backend;
   readonly #tree: SnapshotTree;
   readonly #reclaimer: Reclaimer;
-  readonly #exchange: Pick<Exchange, 'publish'>;
+  readonly #news: SnapshotNews;
   readonly #log: Logger;
   readonly #removesAtOnce: boolean;
   /** Numbers whose files are being made and that have no record yet. */
@@ -52,7 +47,7 @@ export class LocalSnapshotter implements Snapshotter {
     this.#backend = backend;
     this.#tree = new SnapshotTree(database, name);
     this.#reclaimer = new Reclaimer(backend, log);
-    this.#exchange = exchange;
+    this.#news = new SnapshotNews(name, exchange);
     this.#log = log;
   }
 
@@ -91,8 +86,7 @@ export class LocalSnapshotter implements Snapshotter {
       newSnapshot(Kind.ACTIVE, key, parent, creation),
       creation.signal,
     );
-    const event = pack('SnapshotPrepare', SnapshotPrepare, { key, parent, snapshotter: this.name });
-    this.#exchange.publish(namespace, '/snapshot/prepare', event);
+    this.#news.prepared(namespace, key, parent);
     return mounts;
   }
 
@@ -115,8 +109,7 @@ export class LocalSnapshotter implements Snapshotter {
     await this.#tree.commit(namespace, { name, key, labels, lease, usage });
     reached('snapshot-committed');
     await this.#seal(active.id);
-    const event = pack('SnapshotCommit', SnapshotCommit, { key, name, snapshotter: this.name });
-    this.#exchange.publish(namespace, '/snapshot/commit', event);
+    this.#news.committed(namespace, key, name);
   }
 
   update(namespace: Namespace, info: Info, paths: readonly string[] = []): Promise<Info> {
@@ -155,8 +148,7 @@ export class LocalSnapshotter implements Snapshotter {
   /** Tells that a snapshot is gone, and lets its files go. */
   reclaim(namespace: Namespace, { id, info: { name: key } }: Snapshot): void {
     this.#reclaimer.add([id]);
-    const event = pack('SnapshotRemove', SnapshotRemove, { key, snapshotter: this.name });
-    this.#exchange.publish(namespace, '/snapshot/remove', event);
+    this.#news.removed(namespace, key);
   }
 
   #shown(snapshot: Snapshot): Info {

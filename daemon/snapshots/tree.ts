@@ -29,11 +29,20 @@ export interface Recorded {
 
 export interface NewSnapshot {
   readonly key: string;
-  readonly kind: typeof Kind.ACTIVE | typeof Kind.VIEW;
+  /** Committed ones are found whole where somebody else has made them. */
+  readonly kind: Exclude<Kind, typeof Kind.UNKNOWN>;
   /** Empty for none. */
   readonly parent: string;
   readonly labels: { readonly [key: string]: string };
   readonly lease: string | undefined;
+}
+
+/** What a transaction is about beside a snapshot's own records. */
+export interface Beside {
+  /** The snapshot's name in another process that has its files. */
+  readonly backend?: string;
+  /** Done in the same transaction. */
+  readonly also?: (transaction: Transaction, snapshot: Snapshot) => void;
 }
 
 export interface NewCommit {
@@ -68,6 +77,10 @@ export class SnapshotTree {
   /** @throws RpcError NotFound */
   get(namespace: Namespace, key: string): Snapshot {
     return this.#get(this.#database, namespace, key);
+  }
+
+  has(namespace: Namespace, key: string): boolean {
+    return this.find(this.#database, namespace, key) !== undefined;
   }
 
   /** @throws RpcError InvalidArgument for a filter that cannot be read */
@@ -131,7 +144,12 @@ export class SnapshotTree {
    * @throws RpcError AlreadyExists for the key and the target; NotFound for the parent, also when it is another one by now, and for
    *         the lease; InvalidArgument
    */
-  create(namespace: Namespace, snapshot: NewSnapshot, place: Place): Promise<Snapshot> {
+  create(
+    namespace: Namespace,
+    snapshot: NewSnapshot,
+    place: Place,
+    { backend = '', also }: Beside = {},
+  ): Promise<Snapshot> {
     const { key, kind, parent, labels, lease } = snapshot;
     return this.#database.update((transaction) => {
       const ancestors = this.#ancestors(transaction, namespace, snapshot);
@@ -140,7 +158,7 @@ export class SnapshotTree {
       addToLease(transaction, namespace, lease, this.#resource(key));
       const now = timestampNow();
       const info = { name: key, parent, kind, labels: set({}, labels), createdAt: now, updatedAt: now };
-      const record = { id: place.id, info, ancestors, size: 0n, inodes: 0n };
+      const record = { id: place.id, info, ancestors, size: 0n, inodes: 0n, backend };
       transaction.put(this.#key(namespace, key), Message, record);
       if (ancestors[0] !== undefined) {
         transaction.put(this.#childKey(namespace, ancestors[0], place.id), SnapshotSequence, {
@@ -149,12 +167,17 @@ export class SnapshotTree {
       }
       // Numbers are taken before their records are written: also those that came to nothing are never given again.
       transaction.put(this.#sequenceKey(), SnapshotSequence, { last: this.#lastId });
+      also?.(transaction, record);
       return record;
     });
   }
 
   /** @throws RpcError NotFound, AlreadyExists, FailedPrecondition */
-  commit(namespace: Namespace, { name, key, labels, lease, usage }: NewCommit): Promise<Snapshot> {
+  commit(
+    namespace: Namespace,
+    { name, key, labels, lease, usage }: NewCommit,
+    { backend = '', also }: Beside = {},
+  ): Promise<Snapshot> {
     checkLabels('info.Labels', labels);
     return this.#database.update((transaction) => {
       const active = this.checkCommit(namespace, name, key, transaction);
@@ -167,11 +190,12 @@ export class SnapshotTree {
         createdAt: now,
         updatedAt: now,
       };
-      const record = { ...active, ...usage, info };
+      const record = { ...active, ...usage, info, backend };
       addToLease(transaction, namespace, lease, this.#resource(name));
       removeFromLease(transaction, namespace, lease, this.#resource(key));
       transaction.remove(this.#key(namespace, key));
       transaction.put(this.#key(namespace, name), Message, record);
+      also?.(transaction, record);
       return record;
     });
   }
@@ -202,7 +226,12 @@ export class SnapshotTree {
   }
 
   /** @returns what was removed @throws RpcError NotFound, FailedPrecondition when it has children */
-  remove(namespace: Namespace, key: string, lease: string | undefined): Promise<Snapshot> {
+  remove(
+    namespace: Namespace,
+    key: string,
+    lease: string | undefined,
+    { also }: Pick<Beside, 'also'> = {},
+  ): Promise<Snapshot> {
     return this.#database.update((transaction) => {
       const snapshot = this.#get(transaction, namespace, key);
       if (!transaction.isEmpty(this.#childrenKey(namespace, snapshot.id))) {
@@ -210,6 +239,7 @@ export class SnapshotTree {
       }
       this.drop(transaction, namespace, snapshot);
       removeFromLease(transaction, namespace, lease, this.#resource(key));
+      also?.(transaction, snapshot);
       return snapshot;
     });
   }

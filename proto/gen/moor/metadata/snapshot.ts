@@ -25,6 +25,15 @@ export interface Snapshot {
   /** Bytes and inodes that it takes beside its ancestors; known from its commit on. */
   size: bigint;
   inodes: bigint;
+  /** Its name in the process that has its files, when that is another than the daemon. */
+  backend: string;
+}
+
+/** Under the name of a snapshot in another process: it is being made there, or is to be removed. */
+export interface ForeignSnapshot {
+  namespace: string;
+  /** Of the record that it was to have or had. What is made on it has a higher one. */
+  id: number;
 }
 
 /** The last id that a snapshotter has given. */
@@ -33,7 +42,7 @@ export interface SnapshotSequence {
 }
 
 function createBaseSnapshot(): Snapshot {
-  return { id: 0, info: undefined, ancestors: [], size: 0n, inodes: 0n };
+  return { id: 0, info: undefined, ancestors: [], size: 0n, inodes: 0n, backend: "" };
 }
 
 export const Snapshot: MessageFns<Snapshot> = {
@@ -62,6 +71,9 @@ export const Snapshot: MessageFns<Snapshot> = {
         throw new globalThis.Error("value provided for field message.inodes of type int64 too large");
       }
       writer.uint32(40).int64(message.inodes);
+    }
+    if (message.backend !== "") {
+      writer.uint32(50).string(message.backend);
     }
     return writer;
   },
@@ -129,6 +141,14 @@ export const Snapshot: MessageFns<Snapshot> = {
             message.inodes = reader.int64() as bigint;
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.backend = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -151,6 +171,74 @@ export const Snapshot: MessageFns<Snapshot> = {
     message.ancestors = object.ancestors?.map((e) => e) || [];
     message.size = (object.size !== undefined && object.size !== null) ? BigInt(object.size) : 0n;
     message.inodes = (object.inodes !== undefined && object.inodes !== null) ? BigInt(object.inodes) : 0n;
+    message.backend = object.backend ?? "";
+    return message;
+  },
+};
+
+function createBaseForeignSnapshot(): ForeignSnapshot {
+  return { namespace: "", id: 0 };
+}
+
+export const ForeignSnapshot: MessageFns<ForeignSnapshot> = {
+  encode(message: ForeignSnapshot, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.id !== 0) {
+      writer.uint32(16).uint32(message.id);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForeignSnapshot {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForeignSnapshot();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.id = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ForeignSnapshot>): ForeignSnapshot {
+    return ForeignSnapshot.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ForeignSnapshot>): ForeignSnapshot {
+    const message = createBaseForeignSnapshot();
+    message.namespace = object.namespace ?? "";
+    message.id = object.id ?? 0;
     return message;
   },
 };

@@ -1,0 +1,85 @@
+import type { Config } from '../config.ts';
+import { messageOf, type RpcError } from '../../ttrpc/errors.ts';
+import type { Logger } from '../log.ts';
+import type { Surroundings } from '../snapshots/local-snapshotter.ts';
+import type { OwnedSnapshotter } from '../snapshots/snapshotters.ts';
+import { PluginConnection } from './plugin-connection.ts';
+import { ProxySnapshotter } from './proxy-snapshotter.ts';
+import type { ProxyKind } from './settings.ts';
+
+const types: { readonly [K in ProxyKind]: string } = {
+  snapshot: 'io.containerd.snapshotter.v1',
+  content: 'io.containerd.content.v1',
+  diff: 'io.containerd.differ.v1',
+};
+
+/** The type and id of a proxy plugin, as plugins are named everywhere. */
+export function proxyUri(name: string, kind: ProxyKind): string {
+  return `${types[kind]}.${name}`;
+}
+
+/** The connections to all plugins that other processes serve and that are not disabled. */
+export class Proxies {
+  readonly #connections = new Map<string, PluginConnection>();
+  readonly #config: Config;
+
+  constructor(config: Config) {
+    this.#config = config;
+    for (const [name, settings] of Object.entries(config.proxy_plugins)) {
+      if (config.disabled_plugins.includes(proxyUri(name, settings.type))) continue;
+      this.#connections.set(name, new PluginConnection(name, settings));
+    }
+  }
+
+  /**
+   * Finds out which plugins answer. Only those that the configuration requires are waited for: others may be started later.
+   *
+   * @throws Error for a required plugin that does not answer
+   */
+  async check(log: Logger): Promise<void> {
+    const { required_plugins: required, proxy_plugins: settings } = this.#config;
+    const waited: Promise<void>[] = [];
+    for (const [name, connection] of this.#connections) {
+      const uri = proxyUri(name, settings[name]!.type);
+      const checked = connection.check();
+      if (required.includes(uri)) {
+        waited.push(
+          checked.catch((error: unknown) => {
+            throw new Error(`required plugin ${uri}: ${messageOf(error)}`, { cause: error });
+          }),
+        );
+      } else {
+        checked.catch((error: unknown) =>
+          log.warn({ plugin: uri, error: messageOf(error) }, 'plugin does not answer'),
+        );
+      }
+    }
+    await Promise.all(waited);
+  }
+
+  /** Why a plugin could not be reached when it was last needed. */
+  failure(name: string): RpcError | undefined {
+    return this.#connections.get(name)?.failure;
+  }
+
+  /** Those of a kind, by name. */
+  of(kind: ProxyKind): PluginConnection[] {
+    return [...this.#connections.values()].filter(
+      ({ name }) => this.#config.proxy_plugins[name]!.type === kind,
+    );
+  }
+
+  /** Makers of the snapshotters that are served elsewhere. */
+  snapshotters(): { [name: string]: (surroundings: Surroundings) => Promise<OwnedSnapshotter> } {
+    return Object.fromEntries(
+      this.of('snapshot').map((connection) => [
+        connection.name,
+        async (surroundings: Surroundings) => new ProxySnapshotter(connection, surroundings),
+      ]),
+    );
+  }
+
+  close(): void {
+    for (const connection of this.#connections.values()) connection.close();
+  }
+}
