@@ -1,16 +1,14 @@
 /** iproute2's ip(8), run inside network namespaces. */
-import { accessSync, closeSync, constants, openSync } from 'node:fs';
+import { accessSync, constants } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
-import { flock } from '../../native/native.ts';
-import { deadlineExceeded, internal, unimplemented } from '../../ttrpc/errors.ts';
+import { deadlineExceeded, unimplemented } from '../../ttrpc/errors.ts';
 import { untilAborted } from '../distribution/turns.ts';
+import { ProgramLock } from '../program-lock.ts';
 
 /** ip waits for nothing but the kernel's lock on the configuration of networks. */
 const TIMEOUT_MS = 20_000;
 /** How long a new daemon waits for the programs of the one before it. */
 const PATIENCE_MS = 10_000;
-const POLL_MS = 10;
 
 const SEARCH_PATH = [
   ...(process.env.PATH ?? '').split(':').filter((directory) => directory !== ''),
@@ -47,38 +45,25 @@ function isExecutable(path: string): boolean {
   }
 }
 
-/**
- * Runs ip(8). Every program it starts holds a lock, so that a daemon which comes after one that was killed can wait until nothing
- * that it had begun is at work any more.
- */
 export class IpRoute {
-  readonly #lock: number;
+  readonly #lock: ProgramLock;
 
-  private constructor(lock: number) {
+  private constructor(lock: ProgramLock) {
     this.#lock = lock;
   }
 
   /**
    * Waits for the programs of the daemon before.
    *
-   * @param path of the file that is locked
+   * @param lock a file
    * @throws RpcError Internal when one of them does not end
    */
-  static async open(path: string): Promise<IpRoute> {
-    const lock = openSync(path, 'w', 0o600);
-    const deadline = performance.now() + PATIENCE_MS;
-    while (!flock(lock, true)) {
-      if (performance.now() > deadline) {
-        closeSync(lock);
-        throw internal(`a program that the last daemon started still holds ${path}`);
-      }
-      await delay(POLL_MS);
-    }
-    return new IpRoute(lock);
+  static async open(lock: string): Promise<IpRoute> {
+    return new IpRoute(await ProgramLock.take(lock, PATIENCE_MS));
   }
 
   close(): void {
-    closeSync(this.#lock);
+    this.#lock.release();
   }
 
   /**
@@ -111,7 +96,7 @@ export class IpRoute {
     const { execa } = await import('execa');
     const result = await execa(program!, rest, {
       // execa hands on any descriptor; its types list only the first few.
-      stdio: ['ignore', 'pipe', 'pipe', this.#lock as 3],
+      stdio: ['ignore', 'pipe', 'pipe', this.#lock.fd as 3],
       env: { PATH: SEARCH_PATH.join(':'), LC_ALL: 'C' },
       extendEnv: false,
       cwd: '/',
