@@ -68,9 +68,18 @@ export async function withRetries<T>(
 /** A failure of the connection. @param what was being done, without secrets */
 export function connectionError(what: string, error: unknown): RegistryError {
   return new RegistryError(Code.Unavailable, `${what}: ${reasonOf(error)}`, {
-    isTransient: true,
+    isTransient: !isDistrust(error),
     cause: error,
   });
+}
+
+/**
+ * Whether the certificate is not to be trusted, which another try does not change. The codes are OpenSSL's X509_V_ERR_… without
+ * their prefix (Node, tls.md, "X509 certificate error codes").
+ */
+function isDistrust(error: unknown): boolean {
+  const code = String((error as { code?: unknown } | undefined)?.code);
+  return /^ERR_TLS_CERT_|CERT|UNABLE_TO_VERIFY_LEAF_SIGNATURE|HOSTNAME_MISMATCH/.test(code);
 }
 
 /** Node puts several refused addresses into one error without a text. */
