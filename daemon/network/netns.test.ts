@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readlinkSync, rmSync } from 'node:fs';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { IpRoute } from './iproute.ts';
 import { inodeOf, isNamespace, makeNamespace, removeNamespace } from './netns.ts';
 
@@ -33,11 +34,14 @@ test('what a killed daemon has begun is waited for', async () => {
   const lock = join(directory, 'lock');
   const first = await IpRoute.open(lock);
   const slow = first.change(undefined, ['-timestamp', 'monitor', 'link']).catch(() => 'ended');
+  let pid = '';
+  while (pid === '') {
+    await delay(10);
+    pid = spawnSync('pgrep', ['-P', String(process.pid), '-x', 'ip'], { encoding: 'utf8' }).stdout.trim();
+  }
   first.close();
   const opened = IpRoute.open(lock);
-  const early = await Promise.race([opened, new Promise((resolve) => setTimeout(resolve, 300, 'waits'))]);
-  assert.equal(early, 'waits');
-  const pid = spawnSync('pgrep', ['-P', String(process.pid), '-x', 'ip'], { encoding: 'utf8' }).stdout.trim();
+  assert.equal(await Promise.race([opened, delay(300, 'waits')]), 'waits');
   process.kill(Number(pid), 'SIGKILL');
   (await opened).close();
   assert.equal(await slow, 'ended');
