@@ -5,7 +5,15 @@ import { join } from 'node:path';
 import { acceptUnix, listenUnix, receiveFd, setWindowSize, type WindowSize } from '../native/native.ts';
 import { internal } from '../ttrpc/errors.ts';
 import { Descriptor } from './descriptor.ts';
-import { closeInlet, closeOutlet, taken, type Inlet, type Outlet } from './fifo.ts';
+import {
+  afterExit,
+  closeInlet,
+  closeOutlet,
+  taken,
+  type Inlet,
+  type Outlet,
+  type Unclaimed,
+} from './fifo.ts';
 import { LINGER_MS } from './output.ts';
 import { Pump } from './pump.ts';
 import type { HandedStdio } from './runc.ts';
@@ -21,7 +29,7 @@ export class Console implements ProcessStdio {
   readonly settled: Promise<void>;
   readonly #folder: string;
   readonly #listening: Descriptor;
-  readonly #outlet: Outlet;
+  #outlet: Outlet;
   readonly #inlet: Inlet | undefined;
   readonly #closed = Promise.withResolvers<void>();
   #master: Descriptor | undefined;
@@ -29,6 +37,8 @@ export class Console implements ProcessStdio {
   #input: Pump | undefined;
   #linger: NodeJS.Timeout | undefined;
   #hasExited = false;
+  #isOver = false;
+  #unclaimed: Unclaimed | undefined;
 
   /** Takes the descriptors over. `bundle` is where the socket goes, if its path is short enough. */
   constructor(bundle: string, outlet: Outlet, inlet: Inlet | undefined) {
@@ -59,9 +69,9 @@ export class Console implements ProcessStdio {
 
   exited(): void {
     this.#hasExited = true;
-    this.#outlet.keeper?.close();
-    if (this.#output === undefined || !this.#outlet.writer.isOpen) this.close();
-    else this.#linger = setTimeout(() => this.#output?.finish(), LINGER_MS);
+    if (this.#output === undefined || this.#isOver) return this.close();
+    this.#outlet = afterExit(this.#outlet);
+    this.#linger = setTimeout(() => this.#output?.finish(), LINGER_MS);
   }
 
   closeStdin(): void {
@@ -77,19 +87,24 @@ export class Console implements ProcessStdio {
     this.#forgetSocket();
     this.#output?.close();
     this.#input?.close();
-    closeOutlet(this.#outlet);
+    if (this.#unclaimed === undefined) closeOutlet(this.#outlet);
     if (this.#inlet !== undefined) closeInlet(this.#inlet);
     this.#master?.close();
     this.#closed.resolve();
+  }
+
+  forsake(): void {
+    this.#unclaimed?.close();
   }
 
   /**
    * A process that closes its terminal ends the output, but may live on. It keeps its master: losing that would be a SIGHUP.
    */
   async #outputEnded(): Promise<void> {
-    const { writer } = this.#outlet;
-    if (this.#hasExited && this.#outlet.delivered === undefined && writer.isOpen) await taken(writer);
-    closeOutlet(this.#outlet);
+    const isFifo = this.#outlet.delivered === undefined;
+    if (isFifo) this.#unclaimed = await taken(this.#outlet);
+    else closeOutlet(this.#outlet);
+    this.#isOver = true;
     if (this.#hasExited) this.close();
   }
 

@@ -60,6 +60,7 @@ export class ExecProcess extends ContainerProcess {
       const before = demand(this.current, 'delete', 'created', 'stopped');
       if (before.status === 'created') this.abandonOutput();
       await this.settle();
+      this.stdio?.forsake();
       this.current = deleted(before);
       if (before.status === 'created')
         this.neverRan(notFound(`process ${this.id} was deleted before it ran`));

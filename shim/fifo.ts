@@ -12,6 +12,8 @@ const READER_TIMEOUT_MS = 10_000;
 const TAKEN_TIMEOUT_MS = 2_000;
 const FIRST_PAUSE_MS = 2;
 const LONGEST_PAUSE_MS = 50;
+/** How long a client that comes for what is unclaimed may wait for the end of it. */
+const CLAIM_PAUSE_MS = 100;
 
 /** The way out to a client: the end that is written, and the one that keeps it writable while no client reads. */
 export interface Outlet {
@@ -48,30 +50,85 @@ export async function openOutlet(path: string, signal: AbortSignal): Promise<Out
 }
 
 /**
+ * What a process has written into a FIFO and nobody has read, when no client is left: a FIFO forgets it as soon as nobody has it open.
+ * Held until the next client opens the FIFO, which a daemon does that was away while the process ended.
+ */
+export class Unclaimed {
+  readonly #writer: Descriptor;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** Takes the writing end over. */
+  constructor(writer: Descriptor) {
+    this.#writer = writer;
+    this.#look();
+  }
+
+  /** Drops it. */
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#writer.close();
+  }
+
+  #look(): void {
+    if (hasReader(this.#writer.fd)) this.close();
+    else this.#timer = setTimeout(() => this.#look(), CLAIM_PAUSE_MS).unref();
+  }
+}
+
+/** Lets go of a process's way out, after its last byte. What no client has read is still held when there is something. */
+export function leave({ writer, keeper }: Outlet): Unclaimed | undefined {
+  keeper?.close();
+  const isFifo = keeper !== undefined && writer.isOpen;
+  if (isFifo && unreadBytes(writer.fd) > 0 && !hasReader(writer.fd)) return new Unclaimed(writer);
+  writer.close();
+  return undefined;
+}
+
+/**
+ * The way out as it is needed once the process has ended: while a client reads it there is no keeper, so that a client that
+ * leaves from now on is told from one that is slow. While no client does, there is one, for the last bytes to be written at all.
+ */
+export function afterExit({ writer, keeper, delivered }: Outlet): Outlet {
+  if (keeper?.isOpen !== true || !writer.isOpen) return { writer, keeper, delivered };
+  keeper.close();
+  if (hasReader(writer.fd)) return { writer, keeper, delivered };
+  const again = new Descriptor(openSync(`/proc/self/fd/${writer.fd}`, O_RDONLY | O_NONBLOCK));
+  return { writer, keeper: again, delivered };
+}
+
+/**
  * Resolves when the client has read all that the FIFO holds, when no client is left, or after 2 s.
  *
  * ctr 1.6 stops reading as soon as it hears of the end of a container (Task.Delete closes the streams before it waits for them), and
  * so loses what it has not read by then. The news waits for it.
  *
- * @param keeper closed here: from then on a client that has left is told from one that is slow
+ * @param outlet taken over. Its keeper is closed: from then on a client that has left is told from one that is slow
+ * @returns what nobody has read, when no client is left
  */
-export async function taken(keeper: Descriptor): Promise<void> {
-  if (unreadBytes(keeper.fd) === 0) return;
-  const writer = openSync(`/proc/self/fd/${keeper.fd}`, O_WRONLY | O_NONBLOCK);
-  keeper.close();
-  try {
-    const deadline = performance.now() + TAKEN_TIMEOUT_MS;
-    for (
-      let pause = 1;
-      unreadBytes(writer) > 0 && hasReader(writer);
-      pause = Math.min(pause * 2, LONGEST_PAUSE_MS)
-    ) {
-      if (performance.now() > deadline) return;
-      await sleep(pause);
-    }
-  } finally {
-    closeSync(writer);
+export async function taken(outlet: Outlet): Promise<Unclaimed | undefined> {
+  const writer = anyWriter(outlet);
+  if (writer === undefined) return undefined;
+  outlet.keeper?.close();
+  const deadline = performance.now() + TAKEN_TIMEOUT_MS;
+  for (
+    let pause = 1;
+    writer.isOpen && unreadBytes(writer.fd) > 0;
+    pause = Math.min(pause * 2, LONGEST_PAUSE_MS)
+  ) {
+    if (!hasReader(writer.fd)) return new Unclaimed(writer);
+    if (performance.now() > deadline) break;
+    await sleep(pause);
   }
+  writer.close();
+  return undefined;
+}
+
+/** The process has its own copy of the writer, and ours is closed, when the FIFO is the process's descriptor. Undefined for a file. */
+function anyWriter({ writer, keeper }: Outlet): Descriptor | undefined {
+  if (writer.isOpen && keeper !== undefined) return writer;
+  writer.close();
+  if (keeper?.isOpen !== true) return undefined;
+  return new Descriptor(openSync(`/proc/self/fd/${keeper.fd}`, O_WRONLY | O_NONBLOCK));
 }
 
 /** A FIFO without a reader cannot be opened for writing without waiting for one (ENXIO, fifo(7)). */

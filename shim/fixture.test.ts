@@ -356,6 +356,11 @@ export class Reader {
     this.#socket?.destroy();
   }
 
+  /** Whether its end is closed. */
+  get closed(): boolean {
+    return this.#socket?.closed === true;
+  }
+
   pause(): void {
     this.#socket?.pause();
   }

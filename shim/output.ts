@@ -1,7 +1,7 @@
 import { fchownSync } from 'node:fs';
 import { pipe } from '../native/native.ts';
 import { Descriptor } from './descriptor.ts';
-import { closeOutlet, taken, type Outlet } from './fifo.ts';
+import { afterExit, closeOutlet, leave, taken, type Outlet, type Unclaimed } from './fifo.ts';
 import { Pump } from './pump.ts';
 import type { Handed } from './runc.ts';
 
@@ -30,6 +30,8 @@ export interface Output {
   readonly taken: Promise<void>;
   /** Gives up what is not delivered. */
   close(): void;
+  /** Gives up what is kept for a client to come. */
+  forsake(): void;
 }
 
 /** Who owns the pipes of a process, so that one without root's rights can open its /dev/stdout again. */
@@ -47,6 +49,7 @@ export const NULL_OUTPUT: Output = {
   settled: Promise.resolve(),
   taken: Promise.resolve(),
   close() {},
+  forsake() {},
 };
 
 /**
@@ -57,6 +60,7 @@ export class DirectOutput implements Output {
   readonly settled: Promise<void>;
   readonly #outlet: Outlet;
   readonly #closed = Promise.withResolvers<void>();
+  #unclaimed: Unclaimed | undefined;
 
   constructor(outlet: Outlet, owner: Owner) {
     this.#outlet = outlet;
@@ -79,14 +83,25 @@ export class DirectOutput implements Output {
   started(): void {}
 
   exited(): void {
-    const { keeper } = this.#outlet;
-    if (keeper === undefined || !keeper.isOpen) this.close();
-    else void taken(keeper).finally(() => this.close());
+    if (this.#outlet.keeper?.isOpen === true) void this.#release();
+    else this.close();
   }
 
   close(): void {
     closeOutlet(this.#outlet);
     this.#closed.resolve();
+  }
+
+  forsake(): void {
+    this.#unclaimed?.close();
+  }
+
+  async #release(): Promise<void> {
+    try {
+      this.#unclaimed = await taken(this.#outlet);
+    } finally {
+      this.#closed.resolve();
+    }
   }
 }
 
@@ -97,12 +112,13 @@ export class DirectOutput implements Output {
 export class PumpedOutput implements Output {
   readonly settled: Promise<void>;
   readonly taken = Promise.resolve();
-  readonly #outlet: Outlet;
+  #outlet: Outlet;
   readonly #input: Descriptor;
   readonly #end: Descriptor;
   readonly #done = Promise.withResolvers<void>();
   #pump: Pump | undefined;
   #linger: NodeJS.Timeout | undefined;
+  #unclaimed: Unclaimed | undefined;
 
   constructor(outlet: Outlet, owner: Owner) {
     const { read, write } = pipe();
@@ -128,21 +144,25 @@ export class PumpedOutput implements Output {
   }
 
   exited(): void {
-    // From here on a client that has left is told from one that reads slowly: writing fails when nobody is left.
-    this.#outlet.keeper?.close();
+    this.#outlet = afterExit(this.#outlet);
     this.#linger = setTimeout(() => this.#pump?.finish(), LINGER_MS);
   }
 
   close(): void {
     this.#pump?.close();
     this.#release();
+    this.forsake();
+  }
+
+  forsake(): void {
+    this.#unclaimed?.close();
   }
 
   #release(): void {
     clearTimeout(this.#linger);
     this.#input.close();
     this.#end.close();
-    closeOutlet(this.#outlet);
+    this.#unclaimed ??= leave(this.#outlet);
     this.#done.resolve();
   }
 }

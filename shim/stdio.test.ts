@@ -144,6 +144,29 @@ test('a client that leaves does not end the container, and another can come', as
   await out.end();
 });
 
+for (const [kind, options] of Object.entries({
+  'a container': {},
+  'a container among other processes': { hostPid: true },
+  'a terminal': { terminal: true },
+})) {
+  test(`what ${kind} prints last while nobody reads is kept for the next client, and then ends`, async () => {
+    await using workshop = new Workshop();
+    const shim = await workshop.shim();
+    const out = new Reader(workshop.folder, 'out').open();
+    const script = 'echo first; read line; echo last';
+    const input = new Writer(workshop.folder);
+    await shim.run({ args: ['sh', '-c', script], stdin: input.path, stdout: out.path, ...options });
+    await out.says('first');
+    out.leave();
+    await eventually('nobody reads any more', () => out.closed);
+    writeFileSync(input.path, 'go on\n');
+    await shim.wait();
+    out.open();
+    assert.match(await out.end(), /last\r?\n$/);
+    await shim.delete();
+  });
+}
+
 test('standard output and error can be one FIFO, or /dev/null', async () => {
   await using workshop = new Workshop();
   const shim = await workshop.shim();

@@ -41,6 +41,8 @@ export interface ProcessStdio {
   readonly taken: Promise<void>;
   /** Closes everything now. */
   close(): void;
+  /** Gives up the output that is kept for a client to come. */
+  forsake(): void;
 }
 
 export interface StdioContext {
@@ -220,5 +222,9 @@ class PlainStdio implements ProcessStdio {
   close(): void {
     if (this.#inlet !== undefined) closeInlet(this.#inlet);
     for (const output of this.#outputs) output.close();
+  }
+
+  forsake(): void {
+    for (const output of this.#outputs) output.forsake();
   }
 }

@@ -1,5 +1,5 @@
 /** Control groups of containers: ctr puts each at `/<namespace>/<id>` under every controller. */
-import { readFileSync, readdirSync, rmdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 const mounted = '/sys/fs/cgroup';
@@ -34,6 +34,14 @@ export function pidsIn(path: string): number[] {
     for (const line of members.split('\n')) if (line !== '') pids.add(Number(line));
   }
   return [...pids];
+}
+
+/** Lets frozen processes go on: they cannot be killed before. */
+export function thaw(name: string): void {
+  for (const directory of cgroupsOf(name)) {
+    const state = join(directory, 'freezer.state');
+    if (existsSync(state)) writeFileSync(state, 'THAWED');
+  }
 }
 
 /** Removes the empty cgroups of that name; those with processes stay. */

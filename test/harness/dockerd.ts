@@ -20,7 +20,7 @@ import { get } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { spawn as spawnOnTerminal } from 'node-pty';
-import { cgroupsOf, pidsIn, removeCgroups } from './cgroups.ts';
+import { cgroupsOf, pidsIn, removeCgroups, thaw } from './cgroups.ts';
 import { type Daemon, mountsBelow } from './daemon.ts';
 import { killProcess, processes } from './processes.ts';
 import { type CallOptions, type Outcome, outcomeOf, succeeded } from './program.ts';
@@ -220,12 +220,14 @@ export class Dockerd implements AsyncDisposable {
   /** The last lines of dockerd's log. */
   tail(lines = 40): string {
     const log = existsSync(this.log) ? readFileSync(this.log, 'utf8').trimEnd() : '';
-    return log.split('\n').slice(-lines).join('\n');
+    const telling = (line: string) => !/module=grpc/.test(line);
+    return log.split('\n').filter(telling).slice(-lines).join('\n');
   }
 
   /** Ends dockerd and its containers, and removes everything it made. */
   async stop(): Promise<void> {
     await this.#end('SIGKILL');
+    thaw(this.cgroup);
     for (const pid of [...pidsIn(this.cgroup), ...this.#inhabitants()]) await killProcess(pid);
     await eventually('the cgroups of its containers can be removed', () => {
       removeCgroups(this.cgroup);
