@@ -3,5 +3,8 @@ import manifest from '../package.json' with { type: 'json' };
 
 export const version: string = manifest.version;
 
-/** The commit it was built from; empty when that is not known, as it is not when run from sources. */
-export const revision = '';
+/** Put in by scripts/build. */
+declare const MOOR_REVISION: string | undefined;
+
+/** The commit it was built from; the version where that is not known. `docker info` shows nothing but this. */
+export const revision: string = (typeof MOOR_REVISION === 'string' && MOOR_REVISION) || version;

@@ -152,8 +152,9 @@ export class Dockerd implements AsyncDisposable {
   }
 
   /** Runs the docker client to its end, whatever its exit code. */
-  call(args: readonly string[], { timeout = 60_000, ...options }: CallOptions = {}): Promise<Outcome> {
-    return outcomeOf(this.spawn(args, ['pipe', 'pipe', 'pipe']), 'docker', args, { timeout, ...options });
+  call(args: readonly string[], { timeout = 60_000, env, ...options }: CallOptions = {}): Promise<Outcome> {
+    const child = this.spawn(args, ['pipe', 'pipe', 'pipe'], env);
+    return outcomeOf(child, 'docker', args, { timeout, ...options });
   }
 
   /** Runs the docker client, which must succeed, and returns what it printed, without the last line's end. */
@@ -201,8 +202,13 @@ export class Dockerd implements AsyncDisposable {
   }
 
   /** Starts the docker client and leaves it running. */
-  spawn(args: readonly string[], stdio: StdioOptions = ['ignore', 'pipe', 'pipe']): ChildProcess {
-    return spawn(docker, ['-H', `unix://${this.socket}`, ...args], { stdio, env: this.#environment() });
+  spawn(
+    args: readonly string[],
+    stdio: StdioOptions = ['ignore', 'pipe', 'pipe'],
+    env: Readonly<Record<string, string>> = {},
+  ): ChildProcess {
+    const environment = { ...this.#environment(), ...env };
+    return spawn(docker, ['-H', `unix://${this.socket}`, ...args], { stdio, env: environment });
   }
 
   /** Starts the docker client on a terminal of its own. */

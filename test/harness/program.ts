@@ -21,6 +21,8 @@ export interface CallOptions {
    * created.
    */
   readonly patientInput?: boolean;
+  /** Added to the environment, where the caller starts the program. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Milliseconds until the program is killed and the call fails. */
   readonly timeout?: number;
 }
