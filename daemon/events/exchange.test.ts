@@ -167,6 +167,21 @@ test('what happened before the API was served is told first to whoever subscribe
   assert.deepEqual(names(await take(late, 2)), ['live', 'else']);
 });
 
+test('an end that comes before a client is back is told when it is, for 30 s', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const exchange = new Exchange(silent);
+  exchange.serve();
+  exchange.publish('ns', '/tasks/start', created('start'));
+  exchange.publish('ns', '/tasks/exit', created('exit'));
+  const back = exchange.subscribe([], forever);
+  exchange.publish('ns', '/tasks/start', created('live'));
+  assert.deepEqual(names(await take(back, 2)), ['exit', 'live']);
+  t.mock.timers.tick(30_000);
+  const later = exchange.subscribe([], forever);
+  exchange.publish('ns', '/tasks/start', created('live'));
+  assert.deepEqual(names(await take(later, 1)), ['live']);
+});
+
 test('a subscription ends with its signal', async (t) => {
   const exchange = serving(t);
   const stop = new AbortController();

@@ -8,16 +8,23 @@ import { type Envelope, checkEnvelope, checkTopic, envelopeFields } from './enve
 import { Subscription } from './subscription.ts';
 
 /**
- * How long after the API opens the events of the recovery are still handed to new subscribers, in milliseconds. A client that
- * lost its daemon comes back within that time, and learns of the exits that it missed.
+ * How long after the API opens new subscribers are still handed what they missed, in milliseconds. A client that lost its daemon comes
+ * back within that time, and learns of the ends of its containers: from the recovery, and from the time until it was back (dockerd
+ * waits a second and more before it connects again).
  */
 const RETAINED_FOR = 30_000;
 const MAX_RETAINED = 10_000;
 
+/**
+ * What is kept of the time when the API is open. Only these: they are final, and name the process by its pid, so that a client
+ * that hears of one twice can tell. A start that is told late would bring a container back to life in dockerd's books.
+ */
+const FINAL_TOPICS: ReadonlySet<string> = new Set(['/tasks/exit', '/tasks/oom']);
+
 export class Exchange {
   readonly #log: Logger;
   readonly #subscribers = new Map<Subscription, Filter>();
-  /** Events from before the API was served; undefined when that is long enough ago. */
+  /** Events that a client may have missed while it was without the daemon; undefined when that is long enough ago. */
   #retained: Envelope[] | undefined = [];
   #serving = false;
   #timer: NodeJS.Timeout | undefined;
@@ -47,7 +54,8 @@ export class Exchange {
   }
 
   /**
-   * Subscribes to the events that any of the filters selects (all when there is none), from this moment on.
+   * Subscribes to the events that any of the filters selects (all when there is none), from this moment on; soon after the
+   * start of the daemon, with what clients missed.
    *
    * The iterable ends when the signal is aborted or its reader leaves; it fails with ResourceExhausted when the reader does
    * not keep up, so that it holds up nobody.
@@ -64,7 +72,7 @@ export class Exchange {
     return subscription;
   }
 
-  /** Says that clients can reach the daemon from now on: what has been published so far is kept for them a while. */
+  /** Says that clients can reach the daemon from now on: what they may have missed is kept for them a while. */
   serve(): void {
     this.#serving = true;
     this.#timer = setTimeout(() => {
@@ -84,7 +92,7 @@ export class Exchange {
       { topic: envelope.topic, ns: envelope.namespace, type: envelope.event?.typeUrl },
       'event',
     );
-    if (!this.#serving) this.#retain(envelope);
+    if (!this.#serving || FINAL_TOPICS.has(envelope.topic)) this.#retain(envelope);
     if (this.#subscribers.size === 0) return;
     const fields = envelopeFields(envelope);
     for (const [subscription, filter] of this.#subscribers) if (filter(fields)) subscription.push(envelope);
