@@ -256,7 +256,7 @@ suite('a registry that lies', { peers: ['moord'] }, (rig) => {
     },
   );
 
-  it('is put up with where that helps', { timeout: 120_000, concurrency: true }, async (context) => {
+  it('is put up with where that helps', { timeout: 120_000, concurrency: 32 }, async (context) => {
     const once = (lie: Lie): Lie => {
       let done = false;
       return (response, bytes, request) => {
