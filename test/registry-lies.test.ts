@@ -26,6 +26,15 @@ const endless = (response: ServerResponse, piece = Buffer.alloc(65_536, 'x')): v
   if (!response.destroyed) response.write(piece, () => setImmediate(endless, response, piece));
 };
 
+/** Says which of many it was that failed. */
+const told = async (what: string, action: () => Promise<void>): Promise<void> => {
+  try {
+    await action();
+  } catch (error) {
+    throw new Error(`${what}: ${(error as Error).message}`, { cause: error });
+  }
+};
+
 suite('a registry that lies', { peers: ['moord'] }, (rig) => {
   let registry: TrickyRegistry;
   let count = 0;
@@ -92,171 +101,167 @@ suite('a registry that lies', { peers: ['moord'] }, (rig) => {
     'content-length': bytes.length,
   });
 
-  it(
-    'is told on, all at once, and nothing of what it sent is kept',
-    { timeout: 120_000 },
-    async (context) => {
-      const before = holdings(rig.daemon);
-      const refusals: { readonly [what: string]: readonly [Parameters<typeof lying>[0], Code, RegExp] } = {
-        'other bytes of the same length': [
-          { layer: (response, bytes) => response.end(Buffer.alloc(bytes.length)) },
-          Code.FailedPrecondition,
-          /unexpected commit digest sha256:.*, expected sha256:/,
-        ],
-        'a body that ends early, each time at the same byte': [
-          {
-            layer: (response, bytes) =>
-              response.writeHead(200, { 'content-length': 1000 }).end(bytes.subarray(0, 1000)),
+  it('is told on, all at once, and nothing of what it sent is kept', { timeout: 120_000 }, async () => {
+    const before = holdings(rig.daemon);
+    const refusals: { readonly [what: string]: readonly [Parameters<typeof lying>[0], Code, RegExp] } = {
+      'other bytes of the same length': [
+        { layer: (response, bytes) => response.end(Buffer.alloc(bytes.length)) },
+        Code.FailedPrecondition,
+        /unexpected commit digest sha256:.*, expected sha256:/,
+      ],
+      'a body that ends early, each time at the same byte': [
+        {
+          layer: (response, bytes) =>
+            response.writeHead(200, { 'content-length': 1000 }).end(bytes.subarray(0, 1000)),
+        },
+        Code.Unavailable,
+        /ended at 1000 of \d+ bytes/,
+      ],
+      'a body without an end': [
+        { layer: (response) => endless(response) },
+        Code.FailedPrecondition,
+        /sends more than its \d+ bytes/,
+      ],
+      'redirects in circles': [
+        { layer: (response, _, { url }) => response.writeHead(307, { location: url! }).end() },
+        Code.Unavailable,
+        /redirected more than 10 times/,
+      ],
+      'a redirect to a file of the host': [
+        { layer: (response) => response.writeHead(302, { location: 'file:///etc/shadow' }).end() },
+        Code.Unavailable,
+        /redirected to a malformed address/,
+      ],
+      'failures without an end': [
+        {
+          layer: (response) =>
+            response.writeHead(500).end('{"errors": [{"code": "BROKEN\\n", "message": "\\u001b[31m"}]}'),
+        },
+        Code.Unavailable,
+        /status 500: BROKEN\?: \?\[31m/,
+      ],
+      'that it is to be asked again in an hour': [
+        { manifest: (response) => response.writeHead(429, { 'retry-after': '3600' }).end() },
+        Code.Unavailable,
+        /status 429/,
+      ],
+      'a web page in place of a manifest': [
+        {
+          manifest: (response) =>
+            response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' }).end('<html>'),
+        },
+        Code.InvalidArgument,
+        /media type "text\/html" is no image/,
+      ],
+      'a manifest larger than any': [
+        {
+          manifest: (response) =>
+            response
+              .writeHead(200, { ...manifestHeaders(Buffer.alloc(0)), 'content-length': 5 * MEGABYTE })
+              .end(),
+        },
+        Code.FailedPrecondition,
+        /a manifest has more than 4194304 bytes/,
+      ],
+      'a manifest without an end': [
+        {
+          manifest: (response, _, { method }) => {
+            if (method === 'HEAD') response.writeHead(405).end();
+            else
+              endless(
+                response.writeHead(200, { 'content-type': 'application/vnd.oci.image.manifest.v1+json' }),
+              );
           },
-          Code.Unavailable,
-          /ended at 1000 of \d+ bytes/,
-        ],
-        'a body without an end': [
-          { layer: (response) => endless(response) },
-          Code.FailedPrecondition,
-          /sends more than its \d+ bytes/,
-        ],
-        'redirects in circles': [
-          { layer: (response, _, { url }) => response.writeHead(307, { location: url! }).end() },
-          Code.Unavailable,
-          /redirected more than 10 times/,
-        ],
-        'a redirect to a file of the host': [
-          { layer: (response) => response.writeHead(302, { location: 'file:///etc/shadow' }).end() },
-          Code.Unavailable,
-          /redirected to a malformed address/,
-        ],
-        'failures without an end': [
-          {
-            layer: (response) =>
-              response.writeHead(500).end('{"errors": [{"code": "BROKEN\\n", "message": "\\u001b[31m"}]}'),
+        },
+        Code.FailedPrecondition,
+        /a manifest has more than 4194304 bytes/,
+      ],
+      'another manifest than the one it promised': [
+        {
+          manifest: (response, bytes, { method }) => {
+            const other = Buffer.alloc(bytes.length, ' ');
+            if (method === 'GET') response.writeHead(200, manifestHeaders(other)).end(other);
           },
-          Code.Unavailable,
-          /status 500: BROKEN\?: \?\[31m/,
-        ],
-        'that it is to be asked again in an hour': [
-          { manifest: (response) => response.writeHead(429, { 'retry-after': '3600' }).end() },
-          Code.Unavailable,
-          /status 429/,
-        ],
-        'a web page in place of a manifest': [
-          {
-            manifest: (response) =>
-              response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' }).end('<html>'),
-          },
-          Code.InvalidArgument,
-          /media type "text\/html" is no image/,
-        ],
-        'a manifest larger than any': [
-          {
-            manifest: (response) =>
-              response
-                .writeHead(200, { ...manifestHeaders(Buffer.alloc(0)), 'content-length': 5 * MEGABYTE })
-                .end(),
-          },
-          Code.FailedPrecondition,
-          /a manifest has more than 4194304 bytes/,
-        ],
-        'a manifest without an end': [
-          {
-            manifest: (response, _, { method }) => {
-              if (method === 'HEAD') response.writeHead(405).end();
-              else
-                endless(
-                  response.writeHead(200, { 'content-type': 'application/vnd.oci.image.manifest.v1+json' }),
-                );
-            },
-          },
-          Code.FailedPrecondition,
-          /a manifest has more than 4194304 bytes/,
-        ],
-        'another manifest than the one it promised': [
-          {
-            manifest: (response, bytes, { method }) => {
-              const other = Buffer.alloc(bytes.length, ' ');
-              if (method === 'GET') response.writeHead(200, manifestHeaders(other)).end(other);
-            },
-          },
-          Code.FailedPrecondition,
-          /unexpected commit digest/,
-        ],
-        'connections that break at once': [
-          { every: (response) => response.destroy() },
-          Code.Unavailable,
-          /other side closed|socket hang up|ECONNRESET/,
-        ],
-        'a part of the blob that nobody asked for': [
-          {
-            layer: (response, bytes) =>
-              response
-                .writeHead(206, { 'content-range': `bytes 7-9/${bytes.length}` })
-                .end(bytes.subarray(7, 10)),
-          },
-          Code.DataLoss,
-          /another range than was asked for/,
-        ],
-        'that it wants no kind of authentication there is': [
-          {
-            every: (response) => response.writeHead(401, { 'www-authenticate': 'Riddle answer="42"' }).end(),
-          },
-          Code.Unauthenticated,
-          /asks for no authentication that is known here/,
-        ],
-        'that tokens are in a file': [
-          {
-            every: (response) =>
-              response.writeHead(401, { 'www-authenticate': 'Bearer realm="file:///etc/shadow"' }).end(),
-          },
-          Code.Unauthenticated,
-          /names no address to get a token from/,
-        ],
+        },
+        Code.FailedPrecondition,
+        /unexpected commit digest/,
+      ],
+      'connections that break at once': [
+        { every: (response) => response.destroy() },
+        Code.Unavailable,
+        /other side closed|socket hang up|ECONNRESET/,
+      ],
+      'a part of the blob that nobody asked for': [
+        {
+          layer: (response, bytes) =>
+            response
+              .writeHead(206, { 'content-range': `bytes 7-9/${bytes.length}` })
+              .end(bytes.subarray(7, 10)),
+        },
+        Code.DataLoss,
+        /another range than was asked for/,
+      ],
+      'that it wants no kind of authentication there is': [
+        {
+          every: (response) => response.writeHead(401, { 'www-authenticate': 'Riddle answer="42"' }).end(),
+        },
+        Code.Unauthenticated,
+        /asks for no authentication that is known here/,
+      ],
+      'that tokens are in a file': [
+        {
+          every: (response) =>
+            response.writeHead(401, { 'www-authenticate': 'Bearer realm="file:///etc/shadow"' }).end(),
+        },
+        Code.Unauthenticated,
+        /names no address to get a token from/,
+      ],
+    };
+    const endpoints: {
+      readonly [what: string]: readonly [(response: ServerResponse) => void, Code, RegExp];
+    } = {
+      down: [
+        (response) => response.destroy(),
+        Code.Unavailable,
+        /\/token: (other side closed|socket hang up)/,
+      ],
+      broken: [(response) => response.writeHead(503).end(), Code.Unavailable, /\/token answered 503/],
+      'talking rubbish': [
+        (response) => response.end('{"token": 7'),
+        Code.Unavailable,
+        /\/token: the answer holds no token/,
+      ],
+      'smuggling headers': [
+        (response) => response.end(JSON.stringify({ token: 'a\r\nx: y' })),
+        Code.Unavailable,
+        /\/token: the answer holds no token/,
+      ],
+      talkative: [(response) => endless(response), Code.Unavailable, /\/token: the answer is too long/],
+    };
+    const running = Object.entries(refusals).map(([what, [lies, code, message]]) =>
+      told(what, async () => refuses(await lying(lies), code, message)),
+    );
+    for (const [what, [answer, code, message]] of Object.entries(endpoints)) {
+      const lie: Lie = (response, _, { url }) => {
+        if (url!.startsWith('/token')) answer(response);
+        else {
+          const realm = `Bearer realm="http://${registry.host}/token",service="here"`;
+          response.writeHead(401, { 'www-authenticate': realm }).end();
+        }
       };
-      const endpoints: {
-        readonly [what: string]: readonly [(response: ServerResponse) => void, Code, RegExp];
-      } = {
-        down: [
-          (response) => response.destroy(),
-          Code.Unavailable,
-          /\/token: (other side closed|socket hang up)/,
-        ],
-        broken: [(response) => response.writeHead(503).end(), Code.Unavailable, /\/token answered 503/],
-        'talking rubbish': [
-          (response) => response.end('{"token": 7'),
-          Code.Unavailable,
-          /\/token: the answer holds no token/,
-        ],
-        'smuggling headers': [
-          (response) => response.end(JSON.stringify({ token: 'a\r\nx: y' })),
-          Code.Unavailable,
-          /\/token: the answer holds no token/,
-        ],
-        talkative: [(response) => endless(response), Code.Unavailable, /\/token: the answer is too long/],
-      };
-      const running = Object.entries(refusals).map(([what, [lies, code, message]]) =>
-        context.test(what, async () => refuses(await lying(lies), code, message)),
+      running.push(
+        told(`a token endpoint that is ${what}`, async () =>
+          refuses(await lying({ every: lie }), code, message),
+        ),
       );
-      for (const [what, [answer, code, message]] of Object.entries(endpoints)) {
-        const lie: Lie = (response, _, { url }) => {
-          if (url!.startsWith('/token')) answer(response);
-          else {
-            const realm = `Bearer realm="http://${registry.host}/token",service="here"`;
-            response.writeHead(401, { 'www-authenticate': realm }).end();
-          }
-        };
-        running.push(
-          context.test(`a token endpoint that is ${what}`, async () =>
-            refuses(await lying({ every: lie }), code, message),
-          ),
-        );
-      }
-      await Promise.all(running);
-      assert.deepEqual(await leasesOf(rig.ctr), []);
-      await expectNothingStored(rig.daemon, rig.ctr);
-      await expectNothingLeft(rig.daemon, before, { except: /^descriptor (socket|pipe)|process .*differ/ });
-    },
-  );
+    }
+    await Promise.all(running);
+    assert.deepEqual(await leasesOf(rig.ctr), []);
+    await expectNothingStored(rig.daemon, rig.ctr);
+    await expectNothingLeft(rig.daemon, before, { except: /^descriptor (socket|pipe)|process .*differ/ });
+  });
 
-  it('is put up with where that helps', { timeout: 120_000, concurrency: 32 }, async (context) => {
+  it('is put up with where that helps', { timeout: 120_000 }, async () => {
     const once = (lie: Lie): Lie => {
       let done = false;
       return (response, bytes, request) => {
@@ -269,13 +274,13 @@ suite('a registry that lies', { peers: ['moord'] }, (rig) => {
         .writeHead(200, { 'content-length': bytes.length })
         .write(bytes.subarray(0, bytes.length / 2), () => setTimeout(() => response.destroy(), 50));
     const running = [
-      context.test('a connection that breaks midway goes on from there', async () => {
+      told('a connection that breaks midway goes on from there', async () => {
         const place = await lying({ layer: once(half) }, 2 * MEGABYTE);
         await bringsIt(place);
         assert.equal(place.asked.length, 2);
         assert.match(place.asked[1]!, /^bytes=[1-9]\d*-$/);
       }),
-      context.test('or from the start, where ranges are ignored', async () => {
+      told('or from the start, where ranges are ignored', async () => {
         const broken = once(half);
         const place = await lying({
           layer: (response, bytes, request) => {
@@ -286,7 +291,7 @@ suite('a registry that lies', { peers: ['moord'] }, (rig) => {
         await bringsIt(place);
         assert.equal(place.asked.length, 2);
       }),
-      context.test('a blob that drips', async () => {
+      told('a blob that drips', async () => {
         const drip = (response: ServerResponse, bytes: Buffer, at = 0): void => {
           const next = Math.min(at + 50_000, bytes.length);
           response.write(bytes.subarray(at, next), () => {
@@ -296,7 +301,7 @@ suite('a registry that lies', { peers: ['moord'] }, (rig) => {
         };
         await bringsIt(await lying({ layer: (response, bytes) => drip(response, bytes) }));
       }),
-      context.test('a redirect to another host, which is shown no secret', async () => {
+      told('a redirect to another host, which is shown no secret', async () => {
         await using elsewhere = await TrickyRegistry.start();
         const place = await lying({
           layer: (response, _, { url }) =>
@@ -320,7 +325,7 @@ suite('a registry that lies', { peers: ['moord'] }, (rig) => {
       'out of service for a moment': () => [503, {}] as const,
     })) {
       running.push(
-        context.test(what, async () => {
+        told(what, async () => {
           const lie = once((response) => {
             const [status, headers] = refusal();
             response.writeHead(status, headers).end();
