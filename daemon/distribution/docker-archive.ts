@@ -139,7 +139,21 @@ function parseList(bytes: Buffer): Listed[] {
     throw invalidArgument('archive: manifest.json is no JSON: invalid argument', error);
   }
   if (!Array.isArray(list)) throw invalidArgument('archive: manifest.json is no list: invalid argument');
-  return list as Listed[];
+  return list.map((entry: unknown) => {
+    if (!isListed(entry)) throw invalidArgument('archive: manifest.json is malformed: invalid argument');
+    return entry;
+  });
+}
+
+function isListed(entry: unknown): entry is Listed {
+  if (typeof entry !== 'object' || entry === null) return false;
+  const { Config, RepoTags, Layers }: { Config?: unknown; RepoTags?: unknown; Layers?: unknown } = entry;
+  const isText = (value: unknown): boolean => typeof value === 'string';
+  const isList = (value: unknown): boolean =>
+    value === undefined || (Array.isArray(value) && value.every(isText));
+  return (
+    (Config === undefined || isText(Config)) && (RepoTags === null || isList(RepoTags)) && isList(Layers)
+  );
 }
 
 function missing(name: string): Error {

@@ -16,30 +16,25 @@ export interface Child {
   readonly platform: PlatformJson | undefined;
 }
 
-interface DescriptorJson {
-  readonly mediaType?: unknown;
-  readonly digest?: unknown;
-  readonly size?: unknown;
-  readonly annotations?: { readonly [key: string]: unknown };
-  readonly platform?: PlatformJson;
-}
-
 const REFERENCE = 'containerd.io/gc.ref.content.';
+/** Parts of one manifest or index. The kernel stacks some hundred layers at most; each part is a label, and so memory. */
+const MAX_PARTS = 4096;
 
 /** The parts that an index or a manifest names. @throws RpcError InvalidArgument for one that cannot be read */
 export function childrenOf(parent: Descriptor, bytes: Buffer): Child[] {
   const document = parseDocument(parent.digest, bytes);
-  const list = (key: string): DescriptorJson[] => {
+  const list = (key: string): unknown[] => {
     const value = document[key] ?? [];
     if (!Array.isArray(value)) throw malformed(parent.digest, `${key} is no list`);
-    return value as DescriptorJson[];
+    if (value.length > MAX_PARTS) throw malformed(parent.digest, `it has more than ${MAX_PARTS} ${key}`);
+    return value;
   };
-  const child = (json: DescriptorJson, role: Child['role'], name: string): Child => ({
-    descriptor: descriptorFrom(json, parent.digest),
-    label: `${REFERENCE}${name}`,
-    role,
-    platform: json.platform,
-  });
+  const child = (value: unknown, role: Child['role'], name: string): Child => {
+    if (!isObject(value)) throw malformed(parent.digest, 'it has a malformed descriptor');
+    const descriptor = descriptorFrom(value, parent.digest);
+    const platform = platformFrom(value['platform'], parent.digest);
+    return { descriptor, label: `${REFERENCE}${name}`, role, platform };
+  };
   if (isIndex(parent.mediaType)) {
     if ('layers' in document || 'config' in document)
       throw malformed(parent.digest, 'it is an index and a manifest at once');
@@ -48,7 +43,7 @@ export function childrenOf(parent: Descriptor, bytes: Buffer): Child[] {
   if (!isManifest(parent.mediaType)) return [];
   // What one reader takes for an index and another for a manifest could have two meanings (CVE-2021-41190).
   if ('manifests' in document) throw malformed(parent.digest, 'it is a manifest and an index at once');
-  const config = document['config'] as DescriptorJson | undefined;
+  const { config } = document;
   if (config === undefined) throw malformed(parent.digest, 'it has no config');
   return [
     child(config, 'config', 'config'),
@@ -63,15 +58,30 @@ export function parseDocument(digest: string, bytes: Buffer): { readonly [key: s
   } catch (error) {
     throw malformed(digest, 'it is no JSON', error);
   }
-  if (typeof document !== 'object' || document === null || Array.isArray(document))
-    throw malformed(digest, 'it is no object');
-  return document as { readonly [key: string]: unknown };
+  if (!isObject(document)) throw malformed(digest, 'it is no object');
+  return document;
 }
 
-function descriptorFrom(
-  { mediaType, digest, size, annotations }: DescriptorJson,
-  parent: string,
-): Descriptor {
+interface Json {
+  readonly [key: string]: unknown;
+}
+
+function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function platformFrom(value: unknown, parent: string): PlatformJson | undefined {
+  if (value === undefined || value === null) return undefined;
+  const isPlatform =
+    isObject(value) &&
+    ['os', 'architecture', 'variant', 'os.version'].every((key) =>
+      ['undefined', 'string'].includes(typeof value[key]),
+    );
+  if (!isPlatform) throw malformed(parent, 'it has a malformed platform');
+  return value;
+}
+
+function descriptorFrom({ mediaType, digest, size, annotations }: Json, parent: string): Descriptor {
   const isSize = typeof size === 'number' && Number.isSafeInteger(size) && size >= 0;
   if (typeof mediaType !== 'string' || typeof digest !== 'string' || !isDigest(digest) || !isSize)
     throw malformed(parent, 'it has a malformed descriptor');

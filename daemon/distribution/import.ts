@@ -4,7 +4,7 @@ import { Readable, pipeline } from 'node:stream';
 import { type Extract, extract } from 'tar-stream';
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import { Code, invalidArgument, isCode, messageOf } from '../../ttrpc/errors.ts';
-import { type Digest, isDigest } from '../content/digest.ts';
+import { type Digest, isDigest, parseDigest } from '../content/digest.ts';
 import {
   type ArchiveCompression,
   compressionOfBytes,
@@ -189,7 +189,12 @@ class ArchiveImport {
     parseDocument('index.json', bytes);
     const top = { mediaType: OCI_INDEX, digest: 'index.json', size: BigInt(bytes.length), annotations: {} };
     const children = childrenOf(top, bytes);
-    for (const { descriptor } of children) await this.#hold(descriptor, 0);
+    const held = new Set<string>();
+    for (const { descriptor } of children) {
+      if (!(await this.#distribution.content.has(this.#session.namespace, parseDigest(descriptor.digest))))
+        throw invalidArgument(`archive: ${descriptor.digest} is not in it: invalid argument`);
+      await this.#hold(descriptor, 0, held);
+    }
     return children.map(({ descriptor }) => ({
       descriptor: { ...descriptor, annotations: {} },
       name: descriptor.annotations[IMAGE_NAME] ?? descriptor.annotations[REF_NAME],
@@ -197,7 +202,10 @@ class ArchiveImport {
   }
 
   /** Ties together what is there. */
-  async #hold(descriptor: Descriptor, depth: number): Promise<void> {
+  async #hold(descriptor: Descriptor, depth: number, held: Set<string>): Promise<void> {
+    // An index may name another very many times, and that one another …
+    if (held.has(descriptor.digest)) return;
+    held.add(descriptor.digest);
     const { content } = this.#distribution;
     const { namespace } = this.#session;
     if (depth > MAX_DEPTH) throw invalidArgument('archive: indexes too deep: invalid argument');
@@ -205,7 +213,7 @@ class ArchiveImport {
     if (children.length === 0) return;
     await labelChildren(content, namespace, descriptor, children);
     if (isIndex(descriptor.mediaType)) {
-      for (const child of children) await this.#hold(child.descriptor, depth + 1);
+      for (const child of children) await this.#hold(child.descriptor, depth + 1, held);
     }
   }
 }
