@@ -29,6 +29,9 @@ export interface DaemonOptions {
   readonly config?: string;
   /** Added to the environment. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Where it keeps what is durable, and what is not; below its directory unless given. */
+  readonly root?: string;
+  readonly state?: string;
 }
 
 const repository = resolve(import.meta.dirname, '../..');
@@ -66,8 +69,8 @@ export class Daemon implements AsyncDisposable {
     this.#options = options;
     this.directory = mkdtempSync('/tmp/m-');
     this.address = join(this.directory, 'd.sock');
-    this.root = join(this.directory, 'root');
-    this.state = join(this.directory, 'state');
+    this.root = options.root ?? join(this.directory, 'root');
+    this.state = options.state ?? join(this.directory, 'state');
     this.log = join(this.directory, 'log');
   }
 
