@@ -9,7 +9,9 @@ import { type Config, timeout, ttrpcAddress } from './config.ts';
 import { NamespacedContent } from './content/namespaced-content.ts';
 import { ContentStore } from './content/store.ts';
 import { Differ } from './diff/differ.ts';
+import { Differs } from './diff/differs.ts';
 import { limitsFrom } from './diff/limits.ts';
+import { WalkingDiffer } from './diff/walking.ts';
 import { Distribution } from './distribution/distribution.ts';
 import { Streams } from './distribution/streams.ts';
 import { Exchange } from './events/exchange.ts';
@@ -137,15 +139,18 @@ export class Daemon {
       limits: limitsFrom(plugins['io.containerd.differ.v1.walking']),
     });
     this.#opened.defer(() => differ.close());
+    const transfers = plugins['io.containerd.transfer.v1.local'];
+    const differs = new Differs(
+      [new WalkingDiffer(differ, content), ...proxies.differs()],
+      plugins['io.containerd.service.v1.diff-service'].default,
+      transfers.unpack_config,
+    );
     const { leases, containers } = metadata;
     const networks = await Networks.open({ state: config.state, database, containers, exchange, log });
     this.#opened.defer(() => networks.close());
     const links = await Links.open(networks);
     const networking = { networks, links, routes: new Routes(networks) };
-    const distribution = new Distribution(
-      { content, images, leases, snapshotters, differ },
-      plugins['io.containerd.transfer.v1.local'],
-    );
+    const distribution = new Distribution({ content, images, leases, snapshotters, differs }, transfers);
     await distribution.recover();
     const tasks = new TaskManager({
       state: config.state,
@@ -171,7 +176,7 @@ export class Daemon {
       images,
       snapshotters,
       proxies,
-      differ,
+      differs,
       distribution,
       streams: new Streams(),
       collections,

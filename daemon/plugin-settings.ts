@@ -71,7 +71,14 @@ const known = {
     /** Where `hosts.toml` files are for clients that name no place. */
     config_path: optionalPath(),
     check_platform_supported: absent([false], 'every platform is unpacked that a client asks for'),
-    unpack_config: tables(table({ platform: text(''), snapshotter: text('overlayfs'), differ: text('') })),
+    /** Which differ unpacks onto which snapshotter. */
+    unpack_config: tables(
+      table({
+        platform: absent([''], 'a differ is chosen by the snapshotter alone'),
+        snapshotter: text('overlayfs'),
+        differ: text(''),
+      }),
+    ),
   }),
   'io.containerd.internal.v1.opt': absentTable({
     path: absent(['', '/opt/containerd'], 'put what you install there on the PATH'),

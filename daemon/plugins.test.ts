@@ -2,18 +2,27 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { pino } from 'pino';
 import { IntrospectionDefinition } from '../proto/gen/containerd/services/introspection.ts';
+import { RuntimeInfo, RuntimeRequest } from '../proto/gen/containerd/types/runtime_info.ts';
 import { Code, isCode } from '../ttrpc/errors.ts';
 import type { CallContext, ServiceImplementation } from '../ttrpc/service.ts';
 import { type Config, parseConfig } from './config.ts';
 import { LoadedPlugins, checkPluginNames } from './loaded-plugins.ts';
+import { messageAny } from './distribution/any.ts';
 import type { Core } from './plugins.ts';
+import { Proxies } from './proxy/proxies.ts';
 
 const log = pino({ level: 'silent' });
 const context: CallContext = { signal: new AbortController().signal, metadata: new Map() };
 
 /** Services are made from the core, not used here. */
 const core = (config: Config): Core =>
-  ({ config, metadata: {}, networking: {}, identity: { uuid: 'u', pid: 7, pidns: 8n } }) as unknown as Core;
+  ({
+    config,
+    proxies: new Proxies(config),
+    metadata: {},
+    networking: {},
+    identity: { uuid: 'u', pid: 7, pidns: 8n },
+  }) as unknown as Core;
 
 const introspection = (loaded: LoadedPlugins): ServiceImplementation<typeof IntrospectionDefinition> =>
   loaded.services.find(({ definition }) => definition.fullName === IntrospectionDefinition.fullName)!
@@ -77,5 +86,66 @@ test('what is required must not be disabled', () => {
   assert.throws(
     () => checkPluginNames(parseConfig(`disabled_plugins = ["${uri}"]\nrequired_plugins = ["${uri}"]`, 'x')),
     /^Error: required_plugins: io\.containerd\.grpc\.v1\.leases is disabled$/,
+  );
+});
+
+test('plugins of other processes are told of as they are, and may be disabled or be missed', async () => {
+  const toml = `disabled_plugins = ["io.containerd.snapshotter.v1.off"]
+[proxy_plugins.away]
+type = "snapshot"
+address = "/nowhere/x.sock"
+platform = "linux/arm64/v8"
+capabilities = ["lazy"]
+[proxy_plugins.off]
+type = "snapshot"
+address = "/nowhere/y.sock"
+`;
+  const config = parseConfig(toml, 'x');
+  checkPluginNames(config);
+  const whole = core(config);
+  const loaded = new LoadedPlugins(whole, log);
+  assert.deepEqual(await list(loaded, 'id==off'), []);
+  const about = async () => {
+    const { plugins } = await introspection(loaded).plugins({ filters: ['id==away'] }, context);
+    return plugins![0]!;
+  };
+  const { platforms, capabilities, exports, initErr } = await about();
+  assert.deepEqual(platforms, [{ os: 'linux', architecture: 'arm64', variant: 'v8' }]);
+  assert.deepEqual([capabilities, exports], [['lazy'], { address: '/nowhere/x.sock' }]);
+  assert.equal(initErr, undefined);
+  await assert.rejects(whole.proxies.of('snapshot')[0]!.check(), (error) => isCode(error, Code.Unavailable));
+  assert.equal((await about()).initErr!.code, Code.Unavailable);
+  whole.proxies.close();
+
+  const required = new Proxies({ ...config, required_plugins: ['io.containerd.snapshotter.v1.away'] });
+  await assert.rejects(
+    required.check(log),
+    /^Error: required plugin io\.containerd\.snapshotter\.v1\.away: plugin away: cannot connect to \/nowhere\/x\.sock/,
+  );
+  required.close();
+  assert.throws(
+    () => checkPluginNames(parseConfig('[proxy_plugins.native]\ntype = "snapshot"\naddress = "/x"', 'x')),
+    /^Error: proxy_plugins\.native: there is a plugin io\.containerd\.snapshotter\.v1\.native already$/,
+  );
+});
+
+test('runtimes tell of themselves by their names, and what is no runtime is refused', async () => {
+  const loaded = new LoadedPlugins(core(parseConfig('', 'x')), log);
+  const ask = async (runtimePath: string) => {
+    const options = messageAny('containerd.types.RuntimeRequest', RuntimeRequest, { runtimePath });
+    const request = { type: 'io.containerd.runtime.v2', id: 'task', options };
+    const { extra } = await introspection(loaded).pluginInfo(request, context);
+    assert.equal(extra!.typeUrl, 'containerd.types.RuntimeInfo');
+    return RuntimeInfo.decode(extra!.value!);
+  };
+  const { name, version, features } = await ask('io.containerd.runc.v2');
+  assert.equal(name, 'io.containerd.moor.v1');
+  assert.match(version!.version, /^\d+\./);
+  if (features !== undefined) assert.ok((JSON.parse(features.value.toString()) as object) instanceof Object);
+  await assert.rejects(ask('/nowhere/shim'), (error) => isCode(error, Code.InvalidArgument));
+  await assert.rejects(ask('io.containerd.nope.v7'), (error) => isCode(error, Code.NotFound));
+  const other = { type: 'io.containerd.grpc.v1', id: 'leases', options: messageAny('x', RuntimeRequest, {}) };
+  await assert.rejects(introspection(loaded).pluginInfo(other, context), (error) =>
+    isCode(error, Code.Unimplemented),
   );
 });

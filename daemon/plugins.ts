@@ -7,7 +7,7 @@ import { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
 import type { RpcError } from '../ttrpc/errors.ts';
 import type { Config } from './config.ts';
 import type { NamespacedContent } from './content/namespaced-content.ts';
-import type { Differ } from './diff/differ.ts';
+import type { Differs } from './diff/differs.ts';
 import type { Distribution } from './distribution/distribution.ts';
 import type { Streams } from './distribution/streams.ts';
 import type { Exchange } from './events/exchange.ts';
@@ -51,7 +51,7 @@ export interface Core {
   readonly images: ImageStore;
   readonly snapshotters: Snapshotters;
   readonly proxies: Proxies;
-  readonly differ: Differ;
+  readonly differs: Differs;
   readonly distribution: Distribution;
   readonly streams: Streams;
   readonly collections: GcScheduler;
@@ -168,8 +168,8 @@ export const table: readonly Plugin[] = [
     type: Type.Grpc,
     id: 'diff',
     requires: [Type.Service],
-    serve: ({ config, differ, content }) =>
-      diffService(differ, content, config.plugins['io.containerd.service.v1.diff-service'].sync_fs),
+    serve: ({ config, differs }) =>
+      diffService(differs, config.plugins['io.containerd.service.v1.diff-service'].sync_fs),
   },
   { type: Type.Grpc, id: 'events', requires: [Type.Event], serve: ({ exchange }) => eventsService(exchange) },
   {

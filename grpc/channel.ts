@@ -195,7 +195,7 @@ function bufferOf(bytes: Uint8Array): Buffer {
 
 /** What grpc-js says when nobody listens: it wraps the cause in words of its own. */
 const NO_CONNECTION =
-  /^No connection established\. Last error: (?:Error: )?(.*?)(?: \(\d{4}-\d\d-\d\dT[^)]*\))?$/s;
+  /^No connection established\. Last error: (?:Error: )?(.*?)(?: \(\d{4}-\d\d-\d\dT[^)]*\))?(?:\. Resolution note: .*)?$/s;
 
 function failureOf(wire: Wire, error: ServiceError, options: CallOptions | undefined): RpcError {
   if (options?.signal?.aborted === true) return abortion(options.signal);

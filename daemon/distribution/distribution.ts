@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import { Code, isCode } from '../../ttrpc/errors.ts';
 import type { NamespacedContent } from '../content/namespaced-content.ts';
-import type { Differ } from '../diff/differ.ts';
+import type { Differs } from '../diff/differs.ts';
 import { reached } from '../failpoint.ts';
 import type { Namespace } from '../identifiers.ts';
 import type { Image, ImageStore } from '../images/store.ts';
@@ -38,7 +38,7 @@ export interface Stores {
   readonly images: ImageStore;
   readonly leases: LeaseStore;
   readonly snapshotters: Snapshotters;
-  readonly differ: Differ;
+  readonly differs: Differs;
 }
 
 /** One transfer. */
@@ -64,7 +64,7 @@ export class Distribution implements Stores {
   readonly images: ImageStore;
   readonly leases: LeaseStore;
   readonly snapshotters: Snapshotters;
-  readonly differ: Differ;
+  readonly differs: Differs;
   readonly downloads = new Turns();
   readonly unpacking = new Turns();
   readonly places: Places;
@@ -75,7 +75,7 @@ export class Distribution implements Stores {
   readonly #active = new Set<string>();
 
   constructor(
-    { content, images, leases, snapshotters, differ }: Stores,
+    { content, images, leases, snapshotters, differs }: Stores,
     settings: TransferSettings = defaultSettings,
   ) {
     this.places = new Places(settings.max_concurrent_downloads);
@@ -85,7 +85,7 @@ export class Distribution implements Stores {
     this.images = images;
     this.leases = leases;
     this.snapshotters = snapshotters;
-    this.differ = differ;
+    this.differs = differs;
   }
 
   /**

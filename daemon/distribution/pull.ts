@@ -152,10 +152,11 @@ class ImageFetch {
   ): Promise<void> {
     // An artifact has nothing to unpack.
     if (!isConfig(config.mediaType)) return;
-    const { content, differ, snapshotters, unpacking } = this.#distribution;
+    const { content, differs, snapshotters, unpacking } = this.#distribution;
     const { namespace } = this.#session;
     await this.#bring(config, parents);
     const bytes = await content.read(namespace, parseDigest(config.digest), MAX_CONFIG);
+    const differ = differs.onto(snapshotter);
     const shop = { content, differ, unpacking, snapshotter: snapshotters.get(snapshotter), ...this.#session };
     const steps = layers.map((descriptor) => ({ descriptor, ready: () => this.#bring(descriptor, parents) }));
     await unpack(shop, config, diffIdsOf(config.digest, bytes), steps);

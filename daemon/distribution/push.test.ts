@@ -65,7 +65,10 @@ class BreakingWay implements AsyncDisposable {
       const { method = '', url = '', headers } = request;
       this.requests.push(`${method} ${url.replace(/\?.*|[0-9a-f-]{36}.*/, '')}`);
       const breaks = method === 'PATCH' && (this.#pieces += 1) === 2;
-      if (breaks && passes === 0) return void request.socket.destroy();
+      if (breaks && passes === 0) {
+        request.socket.destroy();
+        return;
+      }
       const onward = httpRequest({ hostname, port, path: url, method, headers }, (answer) => {
         response.writeHead(answer.statusCode!, answer.headers);
         answer.pipe(response);

@@ -19,7 +19,7 @@ export async function unpackImage(
   image: Descriptor,
   { snapshotter, target = hostPlatform() }: Unpack,
 ): Promise<void> {
-  const { content, differ, snapshotters, unpacking } = distribution;
+  const { content, differs, snapshotters, unpacking } = distribution;
   const { namespace } = session;
   const children = await readChildren(content, namespace, image);
   if (isIndex(image.mediaType)) {
@@ -34,6 +34,7 @@ export async function unpackImage(
     .filter(({ role }) => role === 'layer')
     .map(({ descriptor }) => ({ descriptor, ready }));
   const bytes = await content.read(namespace, parseDigest(config.digest), MAX_CONFIG);
+  const differ = differs.onto(snapshotter);
   const shop = { content, differ, unpacking, snapshotter: snapshotters.get(snapshotter), ...session };
   await unpack(shop, config, diffIdsOf(config.digest, bytes), layers);
 }

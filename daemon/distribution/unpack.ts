@@ -2,9 +2,9 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import { Code, failedPrecondition, invalidArgument, isCode } from '../../ttrpc/errors.ts';
-import { isDigest, parseDigest } from '../content/digest.ts';
+import { isDigest } from '../content/digest.ts';
 import type { NamespacedContent } from '../content/namespaced-content.ts';
-import type { Differ } from '../diff/differ.ts';
+import type { LayerDiffer } from '../diff/layer-differ.ts';
 import { reached } from '../failpoint.ts';
 import type { Namespace } from '../identifiers.ts';
 import type { Snapshotter } from '../snapshots/snapshotter.ts';
@@ -15,7 +15,7 @@ import type { Turns } from './turns.ts';
 
 export interface Workshop {
   readonly content: NamespacedContent;
-  readonly differ: Differ;
+  readonly differ: LayerDiffer;
   readonly snapshotter: Snapshotter;
   /** Of all that is being unpacked by the daemon. */
   readonly unpacking: Turns;
@@ -125,12 +125,9 @@ async function stack(shop: Workshop, job: Job): Promise<void> {
 async function apply(
   { content, differ, namespace, signal }: Workshop,
   { layer: { descriptor }, diffId }: Job,
-  mounts: Parameters<Differ['apply']>[1],
+  mounts: Parameters<LayerDiffer['apply']>[1],
 ): Promise<void> {
-  const applied = await differ.apply(descriptor, mounts, {
-    openBlob: () => content.openBlob(namespace, parseDigest(descriptor.digest)),
-    signal,
-  });
+  const applied = await differ.apply(descriptor, mounts, { namespace, signal });
   if (applied.digest !== diffId) {
     throw failedPrecondition(
       `layer ${descriptor.digest} has the diff id ${applied.digest}, not ${diffId}: failed precondition`,

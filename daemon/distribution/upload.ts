@@ -76,7 +76,7 @@ export class Upload {
     const answer = await this.#request({ method: 'GET' }, [202, 204, 404]);
     // The same request may also have come to its end after all, which the beginning finds out.
     if (answer.status === 404) throw failure;
-    const range = /^(?:bytes=)?0-(\d+)$/.exec(String(answer.headers.range ?? ''));
+    const range = /^(?:bytes=)?0-(\d+)$/.exec(answer.headers.range ?? '');
     // Nothing and one byte are told by the same words.
     const offset = range === null || range[1] === '0' ? 0 : Number(range[1]) + 1;
     if (offset > this.#source.size) throw failure;

@@ -122,8 +122,13 @@ export class PluginConnection {
     if (namespace !== undefined) metadata.push(['containerd-namespace', namespace]);
     if (lease !== undefined) metadata.push(['containerd-lease', lease]);
     const ends = AbortSignal.any([this.#closed.signal, ...(signal === undefined ? [] : [signal])]);
+    const call = (): Promise<T> => action({ signal: ends, timeout, metadata });
     try {
-      const answer = await action({ signal: ends, timeout, metadata });
+      const answer = await call().catch(async (error: unknown) => {
+        // Nobody listened then, and it is a while until the next attempt: somebody may listen by now.
+        if (!isUnsent(error) || ends.aborted || !(await this.#connects())) throw error;
+        return call();
+      });
       this.#failure = undefined;
       return answer;
     } catch (error) {
@@ -133,11 +138,23 @@ export class PluginConnection {
     }
   }
 
+  #connects(): Promise<boolean> {
+    return new Promise((resolve) => {
+      const deadline = Date.now() + 2 * MAX_BACKOFF_MS;
+      this.#wire.grpc.waitForReady(deadline, (error) => resolve(error === undefined));
+    });
+  }
+
   #failed(error: unknown): RpcError {
     const { code } = toRpcError(error);
     this.#failure = new RpcError(code, `plugin ${this.name}: ${messageOf(error)}`, { cause: error });
     return this.#failure;
   }
+}
+
+/** Whether the plugin has seen nothing of the call. */
+function isUnsent(error: unknown): boolean {
+  return isCode(error, Code.Unavailable) && error.message.startsWith('cannot connect to ');
 }
 
 function isGone(error: unknown): boolean {

@@ -4,6 +4,7 @@ import type { Logger } from '../log.ts';
 import type { Surroundings } from '../snapshots/local-snapshotter.ts';
 import type { OwnedSnapshotter } from '../snapshots/snapshotters.ts';
 import { PluginConnection } from './plugin-connection.ts';
+import { ProxyDiffer } from './proxy-differ.ts';
 import { ProxySnapshotter } from './proxy-snapshotter.ts';
 import type { ProxyKind } from './settings.ts';
 
@@ -77,6 +78,11 @@ export class Proxies {
         async (surroundings: Surroundings) => new ProxySnapshotter(connection, surroundings),
       ]),
     );
+  }
+
+  /** The differs that are served elsewhere. */
+  differs(): ProxyDiffer[] {
+    return this.of('diff').map((connection) => new ProxyDiffer(connection));
   }
 
   close(): void {

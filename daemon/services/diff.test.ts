@@ -13,6 +13,7 @@ import type { Digest } from '../content/digest.ts';
 import { NamespacedContent } from '../content/namespaced-content.ts';
 import { ContentStore } from '../content/store.ts';
 import { Differ } from '../diff/differ.ts';
+import { WalkingDiffer } from '../diff/walking.ts';
 import { parseNamespace } from '../identifiers.ts';
 import { MetadataStore } from '../metadata/store.ts';
 import { diffService } from './diff.ts';
@@ -39,7 +40,7 @@ before(async () => {
   opened.defer(() => content.close());
   const differ = new Differ({ folder: join(base, 'mounts') });
   opened.defer(() => differ.close());
-  diff = diffService(differ, content).implementation as unknown as typeof diff;
+  diff = diffService(new WalkingDiffer(differ, content)).implementation as unknown as typeof diff;
 });
 after(() => opened.disposeAsync());
 

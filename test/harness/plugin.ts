@@ -14,28 +14,30 @@ export class Plugin implements AsyncDisposable {
   /** Where it keeps its files. */
   readonly folder: string;
   readonly #program: string;
-  readonly #arguments: readonly string[];
   readonly #directory = mkdtempSync('/tmp/mp-');
   #child: ChildProcess | undefined;
 
-  /** @param program of test/plugin. @param args after the socket and the folder */
-  constructor(program: string, ...args: string[]) {
+  /** @param program of test/plugin */
+  constructor(program: string) {
     this.#program = resolve(import.meta.dirname, '../plugin', program);
-    this.#arguments = args;
     this.address = join(this.#directory, 'p.sock');
     this.folder = join(this.#directory, 'files');
   }
 
-  /** Starts it (again) and returns when it serves. */
-  async start(): Promise<void> {
+  /**
+   * Starts it (again) and returns when it serves.
+   *
+   * @param args after the socket and the folder
+   */
+  async start(...args: string[]): Promise<void> {
     const flags = ['--disable-warning=ExperimentalWarning', this.#program, this.address, this.folder];
-    const child = spawn(process.execPath, [...flags, ...this.#arguments], {
+    const child = spawn(process.execPath, [...flags, ...args], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     running.add(child);
     child.once('exit', () => running.delete(child));
     this.#child = child;
-    await soon('the plugin is ready', once(child.stdout!, 'data'), { within: 30_000 });
+    await soon('the plugin is ready', once(child.stdout, 'data'), { within: 30_000 });
   }
 
   async kill9(): Promise<void> {

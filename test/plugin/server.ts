@@ -1,6 +1,7 @@
 /** A gRPC server as any plugin may be written: on a unix socket, with the contracts alone. */
 import { rmSync } from 'node:fs';
 import {
+  type Metadata,
   type MethodDefinition,
   Server,
   ServerCredentials,
@@ -9,7 +10,7 @@ import {
   type ServerWritableStream,
   type UntypedServiceImplementation,
   type sendUnaryData,
-  type status,
+  type status as Status,
 } from '@grpc/grpc-js';
 import { toRpcError } from '../../ttrpc/errors.ts';
 import type { MessageType, ServiceDefinition, ServiceImplementation } from '../../ttrpc/service.ts';
@@ -20,13 +21,21 @@ interface Context {
   readonly namespace: string;
 }
 
-type Handler = (request: unknown, context: Context) => unknown;
+/** Some of a service's functions. */
+type Implementation<S extends ServiceDefinition> = {
+  [K in keyof S['methods']]?: (
+    request: Parameters<ServiceImplementation<S>[K]>[0],
+    context: Context,
+  ) => ReturnType<ServiceImplementation<S>[K]>;
+};
+
+type Handler = (request: unknown, context: Context) => Promise<object>;
 
 /** Serves a service until the process ends; says `ready` on standard output when it does. */
 export function serve<S extends ServiceDefinition>(
   address: string,
   definition: S,
-  implementation: { [K in keyof S['methods']]?: unknown } & Partial<ServiceImplementation<S>>,
+  implementation: Implementation<S>,
 ): void {
   const server = new Server({
     'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
@@ -35,7 +44,7 @@ export function serve<S extends ServiceDefinition>(
   const methods: Record<string, MethodDefinition<object, object>> = {};
   const handlers: UntypedServiceImplementation = {};
   for (const [key, method] of Object.entries(definition.methods)) {
-    const handler = implementation[key] as Handler | undefined;
+    const handler = implementation[key as keyof S['methods']] as Handler | undefined;
     if (handler === undefined) continue;
     methods[key] = {
       path: `/${definition.fullName}/${method.name}`,
@@ -60,15 +69,15 @@ function encoder(type: MessageType<unknown>): (message: object) => Buffer {
   return (message) => Buffer.from(type.encode(type.fromPartial(message as never)).finish());
 }
 
-function contextOf({ metadata }: { metadata: { get(key: string): unknown[] } }): Context {
-  return { namespace: String(metadata.get('containerd-namespace')[0] ?? '') };
+function contextOf({ metadata }: { metadata: Metadata }): Context {
+  return { namespace: metadata.get('containerd-namespace').join() };
 }
 
 function unary(handler: Handler) {
   return (call: ServerUnaryCall<unknown, object>, done: sendUnaryData<object>): void => {
     void (async () => {
       try {
-        done(null, ((await handler(call.request, contextOf(call))) ?? {}) as object);
+        done(null, await handler(call.request, contextOf(call)));
       } catch (error) {
         done(failure(error));
       }
@@ -81,7 +90,7 @@ function streaming(handler: Handler, requests: boolean) {
     void (async () => {
       try {
         const request = requests ? call : (call as ServerWritableStream<unknown, object>).request;
-        for await (const message of handler(request, contextOf(call)) as AsyncIterable<object>)
+        for await (const message of handler(request, contextOf(call)) as unknown as AsyncIterable<object>)
           call.write(message);
         call.end();
       } catch (error) {
@@ -91,7 +100,7 @@ function streaming(handler: Handler, requests: boolean) {
   };
 }
 
-function failure(error: unknown): { code: status; details: string } {
+function failure(error: unknown): { code: Status; details: string } {
   const { code, message } = toRpcError(error);
-  return { code: code as status, details: message };
+  return { code, details: message };
 }

@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { NamespacedContent } from '../../content/namespaced-content.ts';
 import { ContentStore } from '../../content/store.ts';
 import { Differ } from '../../diff/differ.ts';
+import { Differs } from '../../diff/differs.ts';
+import { WalkingDiffer } from '../../diff/walking.ts';
 import { parseNamespace } from '../../identifiers.ts';
 import { ImageStore } from '../../images/store.ts';
 import { openLog } from '../../log.ts';
@@ -49,7 +51,8 @@ export class Stage implements AsyncDisposable {
     mkdirSync(folder);
     const differ = new Differ({ folder });
     opened.defer(() => differ.close());
-    return new Stage(new Distribution({ content, images, leases, snapshotters, differ }), opened);
+    const differs = new Differs([new WalkingDiffer(differ, content)], ['walking']);
+    return new Stage(new Distribution({ content, images, leases, snapshotters, differs }), opened);
   }
 
   session(signal = new AbortController().signal): Session {
