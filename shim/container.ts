@@ -67,6 +67,7 @@ export class Container {
         runc: this.#runc,
         reaper: surroundings.reaper,
         criuWorkPath: this.#options.criuWorkPath,
+        hasPoststartHooks: this.#spec.hasPoststartHooks,
         hasPoststopHooks: this.#spec.hasPoststopHooks,
         onExit: (exit) => {
           this.#exitTold = this.#initExited(exit);

@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CheckpointOptions } from '../proto/gen/containerd/runtime/runc.ts';
 import { internal, messageOf, notFound } from '../ttrpc/errors.ts';
+import { releaseExecFifo } from './exec-fifo.ts';
 import { ContainerProcess, demandSignal } from './process.ts';
 import type { Exit, Reaper } from './reaper.ts';
 import type { Launch, Runc } from './runc.ts';
@@ -18,6 +19,7 @@ export interface InitContext {
   readonly reaper: Reaper;
   /** Where criu keeps its logs; a folder of the bundle when empty. */
   readonly criuWorkPath: string;
+  readonly hasPoststartHooks: boolean;
   /** They run when the container is deleted, which is then not to be done early. */
   readonly hasPoststopHooks: boolean;
   /** Called once, when the init has ended. Clients are told by it. */
@@ -62,7 +64,7 @@ export class InitProcess extends ContainerProcess {
         return pid;
       }
       if (before.pid === undefined) throw internal('the container has no process');
-      await this.#context.runc.start();
+      await this.#release();
       // It may be over already.
       if (this.current === before) this.current = started(before, before.pid);
       return before.pid;
@@ -144,6 +146,15 @@ export class InitProcess extends ContainerProcess {
       return true;
     });
     this.#released.catch(() => {});
+  }
+
+  /** Lets the init go on to the container's program. */
+  async #release(): Promise<void> {
+    const { runc, hasPoststartHooks } = this.#context;
+    // Newer runtimes may run the hooks in `start`.
+    const fifo = hasPoststartHooks ? undefined : runc.execFifo();
+    if (fifo === undefined) await runc.start();
+    else await releaseExecFifo(fifo, this.exited);
   }
 
   async #remove(isAlive: boolean): Promise<void> {

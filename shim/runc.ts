@@ -1,5 +1,5 @@
 import { fstatSync, openSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { execa } from 'execa';
 import type { CheckpointOptions, Options } from '../proto/gen/containerd/runtime/runc.ts';
 import {
@@ -11,6 +11,7 @@ import {
   type RpcError,
 } from '../ttrpc/errors.ts';
 import { Descriptor } from './descriptor.ts';
+import { findExecFifo } from './exec-fifo.ts';
 import type { Reaper } from './reaper.ts';
 import { runtimeRoot } from './options.ts';
 
@@ -51,6 +52,8 @@ const NOT_FOR_RUNTIME = new Set(['NOTIFY_SOCKET', 'LISTEN_FDS', 'LISTEN_PID', 'L
 /** The OCI runtime, driven by its command line as runc defines it. Every failure is an RpcError with the runtime's own words. */
 export class Runc {
   readonly #binary: string;
+  /** Where the runtime keeps what it knows of the container. */
+  readonly #state: string;
   readonly #id: string;
   readonly #bundle: string;
   readonly #options: Options;
@@ -68,9 +71,11 @@ export class Runc {
     this.#options = options;
     this.#reaper = reaper;
     this.#binary = options.binaryName || 'runc';
+    const root = runtimeRoot(options, container.namespace);
+    this.#state = join(root, container.id);
     this.#globals = [
       '--root',
-      runtimeRoot(options, container.namespace),
+      root,
       ...(options.criuPath === '' ? [] : ['--criu', options.criuPath]),
       ...(options.systemdCgroup ? ['--systemd-cgroup'] : []),
     ];
@@ -89,6 +94,14 @@ export class Runc {
       this.#id,
     ];
     await this.#run(args, 'OCI runtime create failed', launch);
+  }
+
+  /**
+   * The FIFO that the created container's init waits in, to be used instead of `start`. Only runc itself is known to do nothing else
+   * there; what wraps it or stands in for it may.
+   */
+  execFifo(): string | undefined {
+    return basename(this.#binary) === 'runc' ? findExecFifo(this.#state) : undefined;
   }
 
   /** Lets the container's init execute the program of the specification. */

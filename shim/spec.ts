@@ -6,6 +6,8 @@ import { invalidArgument, messageOf } from '../ttrpc/errors.ts';
 export interface Spec {
   /** The init has a PID namespace of its own, so the kernel ends all other processes with it (pid_namespaces(7)). */
   readonly ownPidNamespace: boolean;
+  /** Programs wait for the container's start. */
+  readonly hasPoststartHooks: boolean;
   /** Programs wait for the container's deletion. */
   readonly hasPoststopHooks: boolean;
 }
@@ -24,13 +26,17 @@ export function readSpec(bundle: string): Spec {
     throw invalidArgument(`the bundle has no specification: ${messageOf(error)}`, error);
   }
   const { linux, hooks } = parseObject(text, path);
-  const poststop = isObject(hooks) ? hooks['poststop'] : undefined;
+  const has = (name: string): boolean => {
+    const programs = isObject(hooks) ? hooks[name] : undefined;
+    return Array.isArray(programs) && programs.length > 0;
+  };
   const namespaces = isObject(linux) && Array.isArray(linux['namespaces']) ? linux['namespaces'] : [];
   return {
     ownPidNamespace: namespaces.some(
       (namespace) => isObject(namespace) && namespace['type'] === 'pid' && !namespace['path'],
     ),
-    hasPoststopHooks: Array.isArray(poststop) && poststop.length > 0,
+    hasPoststartHooks: has('poststart'),
+    hasPoststopHooks: has('poststop'),
   };
 }
 

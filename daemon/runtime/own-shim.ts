@@ -1,6 +1,6 @@
 /** Starting Moor's own shim. */
 import { spawn } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -80,7 +80,7 @@ export class OwnShim implements Launcher {
    * call waits in the kernel until the shim serves, and a shim that dies takes the last copy of the socket with it.
    */
   async start(bundle: Bundle): Promise<StartedShim> {
-    const address = this.#socketPath(bundle);
+    const address = this.#socketPath();
     const bootstrap = { runtime: 'io.containerd.runc.v2', binary: '', apiVersion: 3, address } as const;
     bundle.writeBootstrap(bootstrap, 'first');
     const forked = await this.#fork(bundle, address);
@@ -157,9 +157,8 @@ export class OwnShim implements Launcher {
   }
 
   /** Short, since a socket's path holds 107 bytes; random, since a former shim of the same task may not be gone yet. */
-  #socketPath({ namespace, id }: Bundle): string {
-    const hash = createHash('sha256').update(`${namespace}/${id}/`).update(randomBytes(16)).digest('hex');
-    return join(this.#options.state, 's', hash.slice(0, 16));
+  #socketPath(): string {
+    return join(this.#options.state, 's', randomBytes(8).toString('hex'));
   }
 
   #environment(): Record<string, string> {
