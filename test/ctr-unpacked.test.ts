@@ -65,6 +65,8 @@ suite('ctr and the snapshots of an image', {}, (rig) => {
       assert.deepEqual(plain(await diff(top, 'change')), plain(changed));
       await snapshots('commit', 'changed', 'change');
       assert.match(await snapshots('tree'), /\\_ changed/);
+      // containerd does not label a layer that is there already.
+      if (rig.peer === 'containerd') await collect();
       await snapshots('diff', '--keep', '--label', 'by=test', '--ref', 'kept', 'changed');
       const [kept] = await rig.ctr.lines('content', 'ls', '-q', 'labels.by==test');
       await collect();

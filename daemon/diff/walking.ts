@@ -74,26 +74,29 @@ async function write(
   });
   await writer.flush();
   const { digest, offset: size, ingest } = writer;
+  const told = { ...labels, [UNCOMPRESSED]: diffId };
   try {
-    await writer.commit({ labels: { ...labels, [UNCOMPRESSED]: diffId } });
+    await writer.commit({ labels: told });
   } catch (error) {
     if (!isCode(error, Code.AlreadyExists)) throw error;
-    await label(content, ingest.namespace, digest, diffId);
+    await label(content, ingest.namespace, digest, told);
   }
   return { mediaType, digest, size: BigInt(size), annotations: { [UNCOMPRESSED]: diffId } };
 }
 
-/** The same layer was there before, perhaps from somewhere that did not know its diff id. */
+/**
+ * The same layer was there before, perhaps from somewhere that did not know its diff id, and perhaps held by nothing: the caller's
+ * labels may be what is to keep it. containerd forgets them.
+ */
 async function label(
   content: NamespacedContent,
   namespace: Namespace,
   digest: Digest,
-  diffId: string,
+  labels: Readonly<Record<string, string>>,
 ): Promise<void> {
   const info = content.info(namespace, digest);
-  if (info.labels[UNCOMPRESSED] !== undefined) return;
-  const labels = { ...info.labels, [UNCOMPRESSED]: diffId };
-  await content.update(namespace, { ...info, labels }, [`labels.${UNCOMPRESSED}`]);
+  const masks = Object.keys(labels).map((name) => `labels.${name}`);
+  await content.update(namespace, { ...info, labels: { ...info.labels, ...labels } }, masks);
 }
 
 function ignoreMissing(error: unknown): void {

@@ -1,8 +1,8 @@
 /** HTTP to one registry host: connections, their TLS, redirects. */
-import { getCACertificates } from 'node:tls';
+import { type SecureContext, createSecureContext, getCACertificates } from 'node:tls';
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Readable } from 'node:stream';
-import type { Agent, Dispatcher } from 'undici';
+import type { Agent, Dispatcher, buildConnector } from 'undici';
 import { Code, messageOf } from '../../ttrpc/errors.ts';
 import { RegistryError, connectionError } from './retry.ts';
 
@@ -96,10 +96,10 @@ export class Transport {
 
   async #once(call: Call): Promise<Omit<Answer, 'url'>> {
     const { url, method, headers, body, signal } = call;
-    const { Agent, request } = await loadUndici();
+    const { Agent, buildConnector, request } = await loadUndici();
     if (this.#isClosed) throw connectionError(describe(call), new Error('the transport is closed'));
     this.#agent ??= new Agent({
-      connect: { timeout: CONNECT_TIMEOUT, ...(this.#tls && tlsOptions(this.#tls)) },
+      connect: connectorOf(buildConnector, this.#tls),
       headersTimeout: IDLE_TIMEOUT,
       bodyTimeout: IDLE_TIMEOUT,
       connections: 16,
@@ -151,11 +151,35 @@ function forStrangers(headers: Headers): Headers {
   return Object.fromEntries(Object.entries(headers).filter(([name]) => HARMLESS.has(name.toLowerCase())));
 }
 
-function tlsOptions({ ca, client, skipVerify }: Tls): object {
-  return {
-    // Given certificates come beside the host's own.
-    ca: [...getCACertificates('default'), ...getCACertificates('system'), ...ca],
-    ...(client.length > 0 && { cert: client.map(({ cert }) => cert), key: client.map(({ key }) => key) }),
-    rejectUnauthorized: !skipVerify,
+/** Connects, and reads certificates only once there is something to check with them. */
+function connectorOf(build: typeof buildConnector, tls: Tls | undefined): buildConnector.connector {
+  const timeout = CONNECT_TIMEOUT;
+  const plain = build({ timeout });
+  let secure: buildConnector.connector | undefined;
+  return (options, callback) => {
+    if (options.protocol !== 'https:') return plain(options, callback);
+    secure ??= build({
+      timeout,
+      ...(tls && { secureContext: contextOf(tls), rejectUnauthorized: !tls.skipVerify }),
+    });
+    return secure(options, callback);
   };
+}
+
+let authorities: readonly string[] | undefined;
+let ordinary: SecureContext | undefined;
+
+/**
+ * One for all connections of a transport, or of all that have no certificates of their own: to read the host's hundreds of
+ * certificates takes a third of a second in which the daemon does nothing else.
+ */
+function contextOf({ ca, client }: Tls): SecureContext {
+  // Given certificates come beside the host's own. Most of those are in both lists.
+  authorities ??= [...new Set([...getCACertificates('default'), ...getCACertificates('system')])];
+  if (ca.length === 0 && client.length === 0)
+    return (ordinary ??= createSecureContext({ ca: [...authorities] }));
+  return createSecureContext({
+    ca: [...authorities, ...ca],
+    ...(client.length > 0 && { cert: client.map(({ cert }) => cert), key: client.map(({ key }) => key) }),
+  });
 }
