@@ -2,7 +2,9 @@ import { Command, Option } from 'commander';
 import { addCompletion } from './completion.ts';
 import { addContainers } from './containers.ts';
 import { parseDuration } from './duration.ts';
+import { addContent } from './content/commands.ts';
 import { addEvents } from './events.ts';
+import { addImages } from './image/commands.ts';
 import { addInfo } from './info.ts';
 import { addLeases } from './leases.ts';
 import { addNamespaces } from './namespaces.ts';
@@ -10,6 +12,7 @@ import { addNetwork } from './network.ts';
 import { addPlugins } from './plugins.ts';
 import { addRun } from './run.ts';
 import { addShim } from './shim.ts';
+import { addSnapshots } from './snapshots/commands.ts';
 import { addTasks } from './tasks.ts';
 import { addVersion, VERSION } from './version.ts';
 
@@ -49,6 +52,9 @@ export function createProgram(): Command {
   addRun(program);
   addTasks(program);
   addContainers(program);
+  addImages(program);
+  addContent(program);
+  addSnapshots(program);
   addNamespaces(program);
   addNetwork(program);
   addEvents(program);

@@ -22,10 +22,12 @@ export interface Listing {
   readonly spacing?: readonly [width: number, padding: number];
   /** Which lines ctr fills with blanks to the end of the last column. Default: all. */
   readonly filled?: 'all' | 'header' | 'none';
+  /** ctr fills some with tabs, of eight columns each. */
+  readonly tabs?: boolean;
 }
 
 export async function printListing(listing: Listing, { format }: FormatOptions): Promise<void> {
-  const { header, rows, json, spacing, filled = 'all' } = listing;
+  const { header, rows, json, spacing, filled = 'all', tabs = false } = listing;
   if (format === 'json') {
     console.log(JSON.stringify(json, undefined, 2));
   } else if (format === 'table') {
@@ -36,13 +38,15 @@ export async function printListing(listing: Listing, { format }: FormatOptions):
   } else {
     const head = filled === 'none' ? [...header] : [...header, ''];
     const body = rows.map((row) => (filled === 'all' ? [...row, ''] : [...row]));
-    print(tabulate([head, ...body], spacing));
+    print(tabulate([head, ...body], spacing, tabs));
   }
 }
 
 export function print(lines: readonly string[]): void {
   if (lines.length > 0) console.log(lines.join('\n'));
 }
+
+const TAB = 8;
 
 /**
  * Lines of cells as text in columns. A column's width holds for neighbouring lines that all have a cell after it, as
@@ -51,6 +55,7 @@ export function print(lines: readonly string[]): void {
 export function tabulate(
   lines: readonly (readonly string[])[],
   [width, padding]: readonly [width: number, padding: number] = [4, 4],
+  tabs = false,
 ): string[] {
   const widths = lines.map((line) => line.map(() => 0));
   const format = (from: number, to: number, column: number): void => {
@@ -68,5 +73,9 @@ export function tabulate(
     }
   };
   format(0, lines.length, 0);
-  return lines.map((line, row) => line.map((cell, column) => cell.padEnd(widths[row]![column]!)).join(''));
+  const filled = (cell: string, cellWidth: number): string => {
+    if (!tabs || cellWidth === 0) return cell.padEnd(cellWidth);
+    return cell + '\t'.repeat(Math.ceil(cellWidth / TAB) - Math.floor(cell.length / TAB));
+  };
+  return lines.map((line, row) => line.map((cell, column) => filled(cell, widths[row]![column]!)).join(''));
 }

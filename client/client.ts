@@ -20,6 +20,7 @@ import type { CallOptions, ServiceClient, ServiceDefinition } from '../ttrpc/ser
 import { Connection, DEFAULT_ADDRESS } from './connection.ts';
 import { Content } from './content.ts';
 import { Containers } from './container.ts';
+import { Diffs } from './diff.ts';
 import { type Event, subscribe } from './events.ts';
 import { Images } from './images.ts';
 import { Leases } from './lease.ts';
@@ -64,6 +65,7 @@ export class Client implements Disposable {
   readonly networks: Networks;
   readonly content: Content;
   readonly images: Images;
+  readonly diffs: Diffs;
   /** Moves images between registries, archives and the daemon. */
   readonly transfers: Transfers;
   readonly #connection: Connection;
@@ -79,6 +81,7 @@ export class Client implements Disposable {
     this.leases = new Leases(connection, this.#headers);
     this.networks = new Networks(connection, this.#headers);
     this.content = new Content(connection, this.#headers);
+    this.diffs = new Diffs(connection, this.#headers);
     this.images = new Images(connection, this.#headers, namespace);
     this.transfers = new Transfers(connection, this.#headers, namespace);
   }
@@ -190,8 +193,10 @@ export {
   type TaskOptions,
 } from './container.ts';
 export type { Bytes, Content, ContentInfo, Ingest, ReadOptions, WriteOptions } from './content.ts';
+export type { ConvertOptions, LayerFormat } from './convert.ts';
 export type { CredentialProvider, Credentials, Question } from './credentials.ts';
 export { dockerCredentials } from './credentials-docker.ts';
+export type { CompareOptions, Diffs } from './diff.ts';
 export type { Event, KnownEvent } from './events.ts';
 export type { Completeness, Image, Images, PlatformOptions } from './images.ts';
 export { STOP_SIGNAL_LABEL } from './image-config.ts';
@@ -199,6 +204,7 @@ export type { Lease, LeaseOptions, Leases, Resource } from './lease.ts';
 export type { Descriptor, DescriptorJson, ImageConfig, Manifest, PlatformImage } from './manifest.ts';
 export { chainIds } from './manifest.ts';
 export type { Metrics } from './metrics.ts';
+export { mountAll, unmountAll } from './mounts.ts';
 export type { Labels, Namespace, Namespaces } from './namespace.ts';
 export {
   type Address,

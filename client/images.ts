@@ -5,6 +5,7 @@ import type { CallOptions, ServiceClient } from '../ttrpc/service.ts';
 import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
 import { Content } from './content.ts';
+import { convertContent, type ConvertOptions } from './convert.ts';
 import {
   chainIds,
   childrenOf,
@@ -102,11 +103,16 @@ export class Images {
     const { force = false, ...call } = options;
     const { target, labels } = await this.get(source, call);
     const image = { name, target, labels };
+    return force ? await this.#name(image, call) : await this.create(image, call);
+  }
+
+  /** Also a name that is taken. */
+  async #name(image: Pick<Image, 'name' | 'target' | 'labels'>, call: CallOptions): Promise<Image> {
     for (;;) {
       try {
         return await this.create(image, call);
       } catch (error) {
-        if (!force || !isCode(error, Code.AlreadyExists)) throw error;
+        if (!isCode(error, Code.AlreadyExists)) throw error;
       }
       try {
         return await this.update(image, ['target', 'labels'], call);
@@ -132,6 +138,21 @@ export class Images {
     const paths = replace ? ['labels'] : Object.keys(labels).map((key) => `labels.${key}`);
     if (paths.length === 0) return (await this.get(name, call)).labels;
     return (await this.update({ name, labels }, paths, call)).labels;
+  }
+
+  /**
+   * Makes an image of another: with layers stored in another way, with other media types, or of fewer platforms. A lease has to
+   * hold what is made meanwhile: `client.withLease`.
+   *
+   * @throws RpcError NotFound for parts that are not here
+   */
+  async convert(source: string, name: string, options: ConvertOptions = {}): Promise<Image> {
+    const call = options.signal === undefined ? {} : { signal: options.signal };
+    const { target, labels } = await this.get(source, call);
+    const made = await convertContent(this.#content, descriptorJson(target), options);
+    const { mediaType, digest, size } = made;
+    const descriptor = { mediaType, digest, size: BigInt(size), annotations: {} };
+    return await this.#name({ name, target: descriptor, labels }, call);
   }
 
   /** The manifest of a platform. @throws RpcError NotFound */

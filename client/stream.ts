@@ -11,8 +11,12 @@ const WINDOW = 'containerd.types.transfer.WindowUpdate';
 
 /** Bytes of a message, which is what Go's side has room for. */
 const MESSAGE_SIZE = 32 << 10;
-/** Bytes that may be on their way to us. */
-const WINDOW_SIZE = 1 << 20;
+/**
+ * Bytes that the daemon may send: as many as a message can say, since HTTP/2 has a window of its own, which holds back who is too
+ * fast. A smaller one would have to be opened again and again, also when the daemon has just ended the stream: grpc-js takes a
+ * write to such a stream for a failure of the call, and drops what it has not handed over yet.
+ */
+const WINDOW_SIZE = 2 ** 31 - 1;
 
 /** The client's end of a stream. */
 export class Stream {
@@ -20,6 +24,7 @@ export class Stream {
   readonly id: string;
   readonly #incoming: AsyncIterator<Any>;
   readonly #outgoing: Queue;
+  #failure: unknown;
 
   private constructor(id: string, incoming: AsyncIterator<Any>, outgoing: Queue) {
     this.id = id;
@@ -48,8 +53,18 @@ export class Stream {
 
   /** The next message; undefined at the end. */
   async receive(): Promise<Any | undefined> {
-    const { done, value } = await this.#incoming.next();
-    return done === true ? undefined : value;
+    try {
+      const { done, value } = await this.#incoming.next();
+      return done === true ? undefined : value;
+    } catch (error) {
+      this.#failure = error;
+      throw error;
+    }
+  }
+
+  /** Whether this is what the stream itself has failed with; the call that uses the stream knows better why. */
+  hasFailedWith(error: unknown): boolean {
+    return error !== undefined && this.#failure === error;
   }
 
   /** Has no more to say. */

@@ -42,12 +42,18 @@ export class TransferCalls {
     const begun: Promise<void>[] = [];
     const toFinish: Promise<void>[] = [];
     let failure: Error | undefined;
+    let broken: Error | undefined;
     const open: Open = async (use, { isEndless = false } = {}) => {
       const stream = await Stream.open(this.#streaming, signal);
       const used = unlessAborted(use(stream), signal).catch((error: unknown) => {
         if (signal.aborted) return;
-        failure ??= error instanceof Error ? error : internal(messageOf(error));
-        stop.abort(error);
+        const cause = error instanceof Error ? error : internal(messageOf(error));
+        if (stream.hasFailedWith(error)) {
+          broken ??= cause;
+          return;
+        }
+        failure ??= cause;
+        stop.abort(cause);
       });
       begun.push(used);
       if (!isEndless) toFinish.push(used);
@@ -59,6 +65,7 @@ export class TransferCalls {
         onProgress === undefined ? '' : await open((stream) => tellProgress(stream, onProgress));
       await this.#transfer.transfer({ ...ends, options: { progressStream } }, { ...call, signal });
       await Promise.all(toFinish);
+      failure ??= broken;
     } catch (error) {
       failure ??= toRpcError(error);
     } finally {

@@ -1,4 +1,4 @@
-import { constants } from './mount.ts';
+import { constants, mount } from './mount.ts';
 
 /** What mount(2) wants, from options as /etc/fstab has them. */
 export interface MountOptions {
@@ -96,4 +96,48 @@ function commonFolder(paths: readonly string[]): string | undefined {
   let depth = 0;
   while (depth < shortest && others.every((other) => other[depth] === first[depth])) depth++;
   return depth > 1 ? first.slice(0, depth).join('/') : undefined;
+}
+
+const PROPAGATION = constants.MS_SHARED | constants.MS_PRIVATE | constants.MS_SLAVE | constants.MS_UNBINDABLE;
+/** mount(2) reads at most a page of data. The reserve is containerd's. */
+const MOST_DATA = 4096 - 512;
+
+/**
+ * Mounts as mount(8) would, what needs no program of its own.
+ *
+ * @throws the kernel's error
+ */
+export function mountByKernel(
+  type: string,
+  source: string,
+  target: string,
+  { flags, data }: MountOptions,
+): void {
+  const plain = flags & ~PROPAGATION;
+  const isPropagationOnly = (flags & constants.MS_REMOUNT) !== 0 && data.length === 0;
+  if (!isPropagationOnly) mountWithData(type, source, target, plain, data);
+  if ((flags & PROPAGATION) !== 0)
+    mount('', target, '', flags & (PROPAGATION | constants.MS_REC | constants.MS_SILENT), '');
+  const readOnlyBind = constants.MS_BIND | constants.MS_RDONLY;
+  // A bind takes the flags of what it binds; only mounting it once more changes them (mount(2)).
+  if ((plain & readOnlyBind) === readOnlyBind) mount('', target, '', plain | constants.MS_REMOUNT, '');
+}
+
+function mountWithData(
+  type: string,
+  source: string,
+  target: string,
+  flags: number,
+  data: readonly string[],
+): void {
+  const isLong = type === 'overlay' && Buffer.byteLength(data.join(',')) > MOST_DATA;
+  const compacted = isLong ? compactLowerDirectories(data) : undefined;
+  if (compacted === undefined) return mount(source, target, type, flags, data.join(','));
+  const before = process.cwd();
+  process.chdir(compacted.folder);
+  try {
+    mount(source, target, type, flags, compacted.data.join(','));
+  } finally {
+    process.chdir(before);
+  }
 }

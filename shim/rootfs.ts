@@ -1,21 +1,11 @@
 import { mkdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import {
-  constants,
-  mount,
-  unmount,
-  compactLowerDirectories,
-  parseMountOptions,
-  type MountOptions,
-} from '../native/native.ts';
+import { constants, mountByKernel, parseMountOptions, unmount } from '../native/native.ts';
 import type { Mount } from '../proto/gen/containerd/types/mount.ts';
 import { failedPrecondition, messageOf, unimplemented } from '../ttrpc/errors.ts';
 import type { Reaper } from './reaper.ts';
 
-const PROPAGATION = constants.MS_SHARED | constants.MS_PRIVATE | constants.MS_SLAVE | constants.MS_UNBINDABLE;
-/** mount(2) reads at most a page of data. The reserve is containerd's. */
-const MOST_DATA = 4096 - 512;
 /** A filesystem may stay busy for a moment after its last process has gone. */
 const BUSY_ATTEMPTS = 50;
 const BUSY_PAUSE_MS = 20;
@@ -65,36 +55,6 @@ async function mountOne(request: Mount, target: string, reaper: Reaper): Promise
   } catch (error) {
     const what = `mount ${type || 'bind'} ${source} [${shorten(options.join(','))}] on ${target}`;
     throw failedPrecondition(`failed to mount rootfs component: ${what}: ${messageOf(error)}`, error);
-  }
-}
-
-function mountByKernel(type: string, source: string, target: string, { flags, data }: MountOptions): void {
-  const plain = flags & ~PROPAGATION;
-  const isPropagationOnly = (flags & constants.MS_REMOUNT) !== 0 && data.length === 0;
-  if (!isPropagationOnly) mountWithData(type, source, target, plain, data);
-  if ((flags & PROPAGATION) !== 0)
-    mount('', target, '', flags & (PROPAGATION | constants.MS_REC | constants.MS_SILENT), '');
-  const readOnlyBind = constants.MS_BIND | constants.MS_RDONLY;
-  // A bind takes the flags of what it binds; only mounting it once more changes them (mount(2)).
-  if ((plain & readOnlyBind) === readOnlyBind) mount('', target, '', plain | constants.MS_REMOUNT, '');
-}
-
-function mountWithData(
-  type: string,
-  source: string,
-  target: string,
-  flags: number,
-  data: readonly string[],
-): void {
-  const isLong = type === 'overlay' && Buffer.byteLength(data.join(',')) > MOST_DATA;
-  const compacted = isLong ? compactLowerDirectories(data) : undefined;
-  if (compacted === undefined) return mount(source, target, type, flags, data.join(','));
-  const before = process.cwd();
-  process.chdir(compacted.folder);
-  try {
-    mount(source, target, type, flags, compacted.data.join(','));
-  } finally {
-    process.chdir(before);
   }
 }
 

@@ -26,6 +26,8 @@ export interface WriterOptions {
   readonly total?: number;
   readonly expected?: Digest | undefined;
   readonly signal?: AbortSignal;
+  /** Keep what has been written for a while when the writer is given up, also without its lease. */
+  readonly isResumable?: boolean;
 }
 
 export class NamespacedContent {
@@ -115,7 +117,7 @@ export class NamespacedContent {
    *         another writes; NotFound for the lease; InvalidArgument for a ref that is empty or too long
    */
   async writer(namespace: Namespace, ref: string, options: WriterOptions = {}): Promise<ContentWriter> {
-    const { lease, total = 0, expected, signal } = options;
+    const { lease, total = 0, expected, signal, isResumable = false } = options;
     checkRef(ref);
     const id = ingestId(namespace, ref);
     const lock = await this.store.locks.take(id, ref, signal);
@@ -130,7 +132,7 @@ export class NamespacedContent {
       const shared =
         this.#isShared && size !== undefined && (total === 0 || total === size) ? expected : undefined;
       const old = this.records.getIngest(namespace, ref);
-      const start = { ref, lease, total: shared === undefined ? total : size!, shared };
+      const start = { ref, lease, total: shared === undefined ? total : size!, shared, isResumable };
       const record = await this.records.startIngest(namespace, start);
       reached('ingest-recorded');
       const bytes = await this.#bytes(id, start, old, size, signal);

@@ -27,6 +27,8 @@ const ingestKey = (namespace: Namespace, ref: string): Key => [namespace, Kind.I
 export type IngestRecord = Info;
 
 export interface IngestStart {
+  /** Keep it for a while without its lease, for another who goes on with it. */
+  readonly isResumable?: boolean;
   readonly ref: string;
   readonly lease: string | undefined;
   /** Bytes it will have; 0 when that is not known. */
@@ -115,7 +117,10 @@ export class ContentRecords {
   }
 
   /** Records that something is being written, anew or again. @throws RpcError NotFound for the lease */
-  startIngest(namespace: Namespace, { ref, lease, total, shared }: IngestStart): Promise<IngestRecord> {
+  startIngest(
+    namespace: Namespace,
+    { ref, lease, total, shared, isResumable = false }: IngestStart,
+  ): Promise<IngestRecord> {
     return this.#database.update((transaction) => {
       const key = ingestKey(namespace, ref);
       const now = timestampNow();
@@ -125,7 +130,10 @@ export class ContentRecords {
         size: BigInt(total === 0 ? Number(old?.size ?? 0n) : total),
         createdAt: old?.createdAt ?? now,
         updatedAt: now,
-        labels: lease === undefined ? { [EXPIRE]: new Date(Date.now() + INGEST_LIFETIME).toISOString() } : {},
+        labels:
+          lease === undefined || isResumable
+            ? { [EXPIRE]: new Date(Date.now() + INGEST_LIFETIME).toISOString() }
+            : {},
       };
       ensureNamespace(transaction, namespace);
       addToLease(transaction, namespace, lease, { type: 'ingests', id: ref });

@@ -107,7 +107,14 @@ async function openWriter(
   const shared = refKeyOf(descriptor);
   const expected = parseDigest(descriptor.digest);
   const open = (ref: string): Promise<ContentWriter> =>
-    content.writer(namespace, ref, { lease, total: Number(descriptor.size), expected, signal });
+    content.writer(namespace, ref, {
+      lease,
+      total: Number(descriptor.size),
+      expected,
+      signal,
+      // Nobody else knows of an ingest of its own.
+      isResumable: ref === shared,
+    });
   let last = -1;
   for (let since = performance.now(); performance.now() - since < BUSY_PATIENCE;) {
     try {
@@ -142,6 +149,7 @@ async function fill(
   const size = Number(descriptor.size);
   if (writer.offset > size) await writer.truncate();
   const tell = paced(report);
+  tell({ event: 'downloading', progress: writer.offset, total: size });
   for (let failures = 0; writer.offset < size;) {
     const before = writer.offset;
     const { offset, body } = await registry.open(descriptor, before, signal);
