@@ -69,7 +69,7 @@ export class Console implements ProcessStdio {
 
   exited(): void {
     this.#hasExited = true;
-    if (this.#output === undefined || this.#isOver) return this.close();
+    if (this.#output === undefined || this.#isOver) return this.#release();
     this.#outlet = afterExit(this.#outlet);
     this.#linger = setTimeout(() => this.#output?.finish(), LINGER_MS);
   }
@@ -82,7 +82,16 @@ export class Console implements ProcessStdio {
     if (this.#master?.isOpen === true) setWindowSize(this.#master.fd, size);
   }
 
+  dismiss(): void {
+    this.#outlet.dismiss?.();
+  }
+
   close(): void {
+    this.#release();
+    this.dismiss();
+  }
+
+  #release(): void {
     clearTimeout(this.#linger);
     this.#forgetSocket();
     this.#output?.close();
@@ -105,7 +114,7 @@ export class Console implements ProcessStdio {
     if (isFifo) this.#unclaimed = await taken(this.#outlet);
     else closeOutlet(this.#outlet);
     this.#isOver = true;
-    if (this.#hasExited) this.close();
+    if (this.#hasExited) this.#release();
   }
 
   #forgetSocket(): void {

@@ -225,10 +225,10 @@ export class Container {
   }
 
   #openStdio(request: StdioRequest, outlived: boolean, signal: AbortSignal): Promise<ProcessStdio> {
-    const { namespace, reaper } = this.#surroundings;
+    const { namespace, reaper, log } = this.#surroundings;
     const { ioUid: uid, ioGid: gid } = this.#options;
     const { id, bundle } = this;
-    return openStdio(request, { id, namespace, bundle, outlived, owner: { uid, gid }, reaper, signal });
+    return openStdio(request, { id, namespace, bundle, outlived, owner: { uid, gid }, reaper, log, signal });
   }
 
   #watchCgroup(pid: number): void {

@@ -22,6 +22,8 @@ export interface Outlet {
   readonly keeper: Descriptor | undefined;
   /** Resolves when who takes the bytes in turn has taken them all, once the writer is closed; never rejects. */
   readonly delivered?: () => Promise<void>;
+  /** Nobody waits for that any more: who takes the bytes is to come to an end. */
+  readonly dismiss?: () => void;
 }
 
 export function closeOutlet({ writer, keeper }: Outlet): void {
@@ -88,12 +90,13 @@ export function leave({ writer, keeper }: Outlet): Unclaimed | undefined {
  * The way out as it is needed once the process has ended: while a client reads it there is no keeper, so that a client that
  * leaves from now on is told from one that is slow. While no client does, there is one, for the last bytes to be written at all.
  */
-export function afterExit({ writer, keeper, delivered }: Outlet): Outlet {
-  if (keeper?.isOpen !== true || !writer.isOpen) return { writer, keeper, delivered };
+export function afterExit(outlet: Outlet): Outlet {
+  const { writer, keeper } = outlet;
+  if (keeper?.isOpen !== true || !writer.isOpen) return outlet;
   keeper.close();
-  if (hasReader(writer.fd)) return { writer, keeper, delivered };
+  if (hasReader(writer.fd)) return outlet;
   const again = new Descriptor(openSync(`/proc/self/fd/${writer.fd}`, O_RDONLY | O_NONBLOCK));
-  return { writer, keeper: again, delivered };
+  return { ...outlet, keeper: again };
 }
 
 /**

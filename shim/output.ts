@@ -28,6 +28,8 @@ export interface Output {
    * Never rejects, and not before `exited`.
    */
   readonly taken: Promise<void>;
+  /** The process is being deleted: what takes its output in turn is to come to an end. */
+  dismiss(): void;
   /** Gives up what is not delivered. */
   close(): void;
   /** Gives up what is kept for a client to come. */
@@ -48,6 +50,7 @@ export const NULL_OUTPUT: Output = {
   exited() {},
   settled: Promise.resolve(),
   taken: Promise.resolve(),
+  dismiss() {},
   close() {},
   forsake() {},
 };
@@ -84,10 +87,19 @@ export class DirectOutput implements Output {
 
   exited(): void {
     if (this.#outlet.keeper?.isOpen === true) void this.#release();
-    else this.close();
+    else this.#end();
+  }
+
+  dismiss(): void {
+    this.#outlet.dismiss?.();
   }
 
   close(): void {
+    this.#end();
+    this.dismiss();
+  }
+
+  #end(): void {
     closeOutlet(this.#outlet);
     this.#closed.resolve();
   }
@@ -147,6 +159,8 @@ export class PumpedOutput implements Output {
     this.#outlet = afterExit(this.#outlet);
     this.#linger = setTimeout(() => this.#pump?.finish(), LINGER_MS);
   }
+
+  dismiss(): void {}
 
   close(): void {
     this.#pump?.close();

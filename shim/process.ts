@@ -70,9 +70,13 @@ export abstract class ContainerProcess {
     this.stdio?.resize(size);
   }
 
-  /** Resolves when the output has gone where it should, or after 2 s: what is left then goes on being delivered. */
+  /**
+   * The process is deleted. Resolves when the output has gone where it should, or after 2 s: what is left then goes on being
+   * delivered.
+   */
   async settle(): Promise<void> {
     if (this.stdio === undefined) return;
+    this.stdio.dismiss();
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, SETTLE_MS);

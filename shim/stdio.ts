@@ -7,7 +7,8 @@ import { invalidArgument, messageOf } from '../ttrpc/errors.ts';
 import { Console } from './console.ts';
 import { Descriptor } from './descriptor.ts';
 import { closeInlet, closeOutlet, openInlet, openOutlet, type Inlet, type Outlet } from './fifo.ts';
-import { Logger } from './logger.ts';
+import type { Log } from './log.ts';
+import { Logger, pathOf } from './logger.ts';
 import { DirectOutput, NULL_OUTPUT, PumpedOutput, type Output, type Owner } from './output.ts';
 import type { Reaper } from './reaper.ts';
 import type { HandedStdio } from './runc.ts';
@@ -39,6 +40,8 @@ export interface ProcessStdio {
   readonly settled: Promise<void>;
   /** Resolves when the client has read what it is to read before it hears of the end; never rejects. */
   readonly taken: Promise<void>;
+  /** The process is being deleted: a logging program is to come to an end. */
+  dismiss(): void;
   /** Closes everything now. */
   close(): void;
   /** Gives up the output that is kept for a client to come. */
@@ -53,6 +56,7 @@ export interface StdioContext {
   readonly outlived: boolean;
   readonly owner: Owner;
   readonly reaper: Reaper;
+  readonly log: Log;
   readonly signal: AbortSignal;
 }
 
@@ -84,7 +88,10 @@ async function openConsole(request: StdioRequest, context: StdioContext): Promis
     return new Console(context.bundle, outlet, inlet);
   } catch (error) {
     if (inlet !== undefined) closeInlet(inlet);
-    if (outlet !== undefined) closeOutlet(outlet);
+    if (outlet !== undefined) {
+      closeOutlet(outlet);
+      outlet.dismiss?.();
+    }
     throw error;
   }
 }
@@ -94,13 +101,11 @@ async function openOutputs(request: StdioRequest, context: StdioContext): Promis
   const { owner } = context;
   const uri = parseUri(stdout);
   if (uri?.protocol === 'binary:') {
-    const logger = await Logger.start(uri, context, context.reaper, context.signal);
-    const delivered = () => logger.end();
-    const ends = [logger.stdout, logger.stderr] as const;
-    const [out, err] = ends.map(
-      (writer) => new DirectOutput({ writer, keeper: undefined, delivered }, owner),
-    );
-    return [out!, err!];
+    const logger = await Logger.start(uri, context);
+    return [
+      new DirectOutput(outletTo(logger, logger.stdout), owner),
+      new DirectOutput(outletTo(logger, logger.stderr), owner),
+    ];
   }
   if (uri?.protocol === 'file:') {
     const file = new DirectOutput({ writer: openFile(uri), keeper: undefined }, owner);
@@ -126,13 +131,22 @@ async function openOutput(path: string, { outlived, owner, signal }: StdioContex
 async function openConsoleOutlet(stdout: string, context: StdioContext): Promise<Outlet> {
   const uri = parseUri(stdout);
   if (uri?.protocol === 'binary:') {
-    const logger = await Logger.start(uri, context, context.reaper, context.signal);
+    const logger = await Logger.start(uri, context);
     logger.stderr.close();
-    return { writer: logger.stdout, keeper: undefined, delivered: () => logger.end() };
+    return outletTo(logger, logger.stdout);
   }
   if (uri?.protocol === 'file:') return appendTo(openFile(uri));
   if (stdout === '') return appendTo(new Descriptor(openSync('/dev/null', 'w')));
   return openOutlet(stdout, context.signal);
+}
+
+function outletTo(logger: Logger, writer: Descriptor): Outlet {
+  return {
+    writer,
+    keeper: undefined,
+    delivered: () => logger.ended,
+    dismiss: () => void logger.dismiss(),
+  };
 }
 
 /**
@@ -171,7 +185,7 @@ function parseUri(text: string): URL | undefined {
 }
 
 function openFile(uri: URL): Descriptor {
-  const path = decodeURIComponent(uri.pathname);
+  const path = pathOf(uri);
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
     return new Descriptor(openSync(path, 'a', 0o644));
@@ -218,6 +232,10 @@ class PlainStdio implements ProcessStdio {
   }
 
   resize(): void {}
+
+  dismiss(): void {
+    for (const output of this.#outputs) output.dismiss();
+  }
 
   close(): void {
     if (this.#inlet !== undefined) closeInlet(this.#inlet);

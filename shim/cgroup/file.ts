@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 
 /** Largest unsigned number of 64 bits: no limit, as the metrics have it. */
 export const UNLIMITED = 2n ** 64n - 1n;
@@ -9,10 +9,28 @@ export function read(path: string): string | undefined {
     return readFileSync(path, 'latin1');
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    // ENODEV: the cgroup was removed while its file was open. EOPNOTSUPP: swap accounting is off.
+    // ENODEV: the cgroup was removed while its file was open. EOPNOTSUPP: swap accounting or pressure is off.
     if (code === 'ENOENT' || code === 'ENODEV' || code === 'EOPNOTSUPP') return undefined;
     throw error;
   }
+}
+
+/**
+ * The sizes of huge pages that a cgroup counts, `2MB` for example, by the names of its files; none when it is gone.
+ *
+ * @param file what is counted of each: `hugetlb.<size>.<file>`
+ */
+export function hugePageSizes(folder: string, file: string): string[] {
+  let names: string[];
+  try {
+    names = readdirSync(folder);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+  return names
+    .filter((name) => name.startsWith('hugetlb.') && name.endsWith(`B.${file}`))
+    .map((name) => name.slice('hugetlb.'.length, -file.length - 1));
 }
 
 /** A file that holds one number, or `max`; 0 without the file. Negative numbers count as 0. */

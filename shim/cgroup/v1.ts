@@ -1,8 +1,8 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { BlkIOEntry, HugetlbStat, MemoryEntry, Metrics } from '../../proto/gen/cgroups/v1.ts';
 import { Metrics as MetricsMessage } from '../../proto/gen/cgroups/v1.ts';
-import { parsePairs, read, readNumber, toNumber, toRdma, UNLIMITED } from './file.ts';
+import { hugePageSizes, parsePairs, read, readNumber, toNumber, toRdma, UNLIMITED } from './file.ts';
 
 /** Nanoseconds of a tick of cpuacct.stat: USER_HZ is 100 on every architecture of Linux that Node runs on. */
 const TICK_NS = 10_000_000n;
@@ -180,10 +180,7 @@ function readDeviceNames(): Map<string, string> {
 }
 
 function readHugetlb(folder: string): HugetlbStat[] {
-  const sizes = readdirSync(folder).flatMap(
-    (name) => /^hugetlb\.(\w+)\.usage_in_bytes$/.exec(name)?.[1] ?? [],
-  );
-  return sizes.map((pagesize) => {
+  return hugePageSizes(folder, 'usage_in_bytes').map((pagesize) => {
     const number = (name: string) => readNumber(join(folder, `hugetlb.${pagesize}.${name}`));
     return {
       pagesize,

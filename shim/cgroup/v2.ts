@@ -1,7 +1,7 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { HugeTlbStat, IOEntry, Metrics } from '../../proto/gen/cgroups/v2.ts';
-import { parseDevices, parsePairs, read, readNumber, toRdma } from './file.ts';
+import type { HugeTlbStat, IOEntry, Metrics, PSIData, PSIStats } from '../../proto/gen/cgroups/v2.ts';
+import { hugePageSizes, parseDevices, parsePairs, read, readNumber, toNumber, toRdma } from './file.ts';
 
 /** Metrics of a cgroup of version 2; undefined when it is gone. What its controllers do not count is 0. */
 export function readMetricsV2(folder: string): Metrics | undefined {
@@ -10,16 +10,19 @@ export function readMetricsV2(folder: string): Metrics | undefined {
   const number = (name: string) => readNumber(join(folder, name));
   return {
     pids: { current: number('pids.current'), limit: number('pids.max') },
-    cpu: parseCpuStat(file('cpu.stat')),
+    cpu: { ...parseCpuStat(file('cpu.stat')), psi: parsePressure(file('cpu.pressure')) },
     memory: {
       ...parseMemoryStat(file('memory.stat')),
       usage: number('memory.current'),
       usageLimit: number('memory.max'),
       swapUsage: number('memory.swap.current'),
       swapLimit: number('memory.swap.max'),
+      maxUsage: number('memory.peak'),
+      swapMaxUsage: number('memory.swap.peak'),
+      psi: parsePressure(file('memory.pressure')),
     },
     rdma: { current: toRdma(file('rdma.current')), limit: toRdma(file('rdma.max')) },
-    io: { usage: parseIoStat(file('io.stat')) },
+    io: { usage: parseIoStat(file('io.stat')), psi: parsePressure(file('io.pressure')) },
     hugetlb: readHugetlb(folder),
     memoryEvents: parseMemoryEvents(file('memory.events')),
   };
@@ -35,7 +38,27 @@ export function parseCpuStat(text: string | undefined): NonNullable<Metrics['cpu
     nrPeriods: stat('nr_periods'),
     nrThrottled: stat('nr_throttled'),
     throttledUsec: stat('throttled_usec'),
+    nrBursts: stat('nr_bursts'),
+    burstUsec: stat('burst_usec'),
   };
+}
+
+/**
+ * Pressure, for which the kernel has a line `some avg10=… avg60=… avg300=… total=…` and mostly one of `full`: percentages, and
+ * microseconds in all (psi.rst). Undefined where the kernel does not count it.
+ */
+export function parsePressure(text: string | undefined): PSIStats | undefined {
+  if (text === undefined) return undefined;
+  const lines = new Map<string, PSIData>();
+  for (const line of text.split('\n')) {
+    const [kind = '', ...pairs] = line.trim().split(/\s+/);
+    if (kind === '') continue;
+    const values = new Map(pairs.map((pair) => pair.split('=') as [string, string]));
+    const percent = (name: string) => Number(values.get(name) ?? 0);
+    const [avg10, avg60, avg300] = [percent('avg10'), percent('avg60'), percent('avg300')];
+    lines.set(kind, { avg10, avg60, avg300, total: toNumber(values.get('total')) });
+  }
+  return { some: lines.get('some'), full: lines.get('full') };
 }
 
 /** The counters of memory.stat. */
@@ -108,8 +131,7 @@ function parseMemoryEvents(text: string | undefined): Metrics['memoryEvents'] {
 }
 
 function readHugetlb(folder: string): HugeTlbStat[] {
-  const sizes = readdirSync(folder).flatMap((name) => /^hugetlb\.(\w+)\.current$/.exec(name)?.[1] ?? []);
-  return sizes.map((pagesize) => ({
+  return hugePageSizes(folder, 'current').map((pagesize) => ({
     pagesize,
     current: readNumber(join(folder, `hugetlb.${pagesize}.current`)),
     max: readNumber(join(folder, `hugetlb.${pagesize}.max`)),
