@@ -7,7 +7,6 @@ import { messageOf } from '../ttrpc/errors.ts';
 import { TtrpcServer } from '../ttrpc/server.ts';
 import { type Config, timeout, ttrpcAddress } from './config.ts';
 import { NamespacedContent } from './content/namespaced-content.ts';
-import { ContentStore } from './content/store.ts';
 import { Differ } from './diff/differ.ts';
 import { Differs } from './diff/differs.ts';
 import { limitsFrom } from './diff/limits.ts';
@@ -99,15 +98,15 @@ export class Daemon {
     this.#opened.defer(() => exchange.close());
     const { database } = metadata;
     const { plugins } = config;
+    const proxies = new Proxies(config);
+    this.#opened.defer(() => proxies.close());
     const content = new NamespacedContent(
       database,
-      await ContentStore.open(join(config.root, 'content')),
+      await proxies.content(join(config.root, 'content')),
       plugins['io.containerd.metadata.v1.bolt'].content_sharing_policy,
     );
     this.#opened.defer(() => content.close());
     const images = new ImageStore(database, exchange);
-    const proxies = new Proxies(config);
-    this.#opened.defer(() => proxies.close());
     const snapshotters = await Snapshotters.open(
       config.root,
       { database, exchange, log },

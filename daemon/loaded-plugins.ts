@@ -94,7 +94,8 @@ export function checkPluginNames(config: Config): void {
     const plugin = plugins.get(uri);
     if (plugin === undefined && elsewhere.test(uri)) continue;
     if (plugin === undefined) throw new Error(`disabled_plugins: there is no plugin ${uri}`);
-    if (plugin.serve === undefined && plugin.check === undefined)
+    const isReplaced = proxyRows(config).some(({ type }) => type === Type.Content && type === plugin.type);
+    if (plugin.serve === undefined && plugin.check === undefined && !isReplaced)
       throw new Error(`disabled_plugins: the daemon cannot be without ${uri}`);
   }
   for (const uri of required) {

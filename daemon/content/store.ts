@@ -41,7 +41,7 @@ export class ContentStore {
   readonly #holds = new Map<Digest, number>();
   readonly #removals = new Map<Digest, Promise<boolean>>();
 
-  private constructor(directory: string) {
+  protected constructor(directory: string) {
     this.#directory = directory;
   }
 
@@ -107,12 +107,13 @@ export class ContentStore {
     if (needed()) return Promise.resolve(true);
     const running = this.#removals.get(digest);
     if (running !== undefined) return running;
-    const removal = this.#unlink(this.path(digest)).finally(() => this.#removals.delete(digest));
+    const removal = this.unlink(digest).finally(() => this.#removals.delete(digest));
     this.#removals.set(digest, removal);
     return removal;
   }
 
-  async #unlink(path: string): Promise<boolean> {
+  protected async unlink(digest: Digest): Promise<boolean> {
+    const path = this.path(digest);
     try {
       await unlink(path);
       reached('blob-removed');
@@ -140,7 +141,7 @@ export class ContentStore {
 
   /** Opens an ingest's file, whose lock the caller has. @throws RpcError */
   async openIngest(id: string, signal?: AbortSignal): Promise<IngestFile> {
-    const path = this.#ingestPath(id);
+    const path = this.ingestPath(id);
     await mkdir(dirname(path), { recursive: true, mode: MODE }).catch((error: unknown) => {
       throw storageError('make', dirname(path), error);
     });
@@ -149,7 +150,7 @@ export class ContentStore {
 
   /** Puts the bytes of a blob into an ingest, shared with it by file systems that can. @throws RpcError */
   async copyToIngest(digest: Digest, id: string): Promise<void> {
-    const path = this.#ingestPath(id);
+    const path = this.ingestPath(id);
     try {
       await mkdir(dirname(path), { recursive: true, mode: MODE });
       await copyFile(this.path(digest), path, constants.COPYFILE_FICLONE);
@@ -161,7 +162,7 @@ export class ContentStore {
 
   /** How far an ingest has come; undefined when there is no file. */
   async progress(id: string): Promise<IngestProgress | undefined> {
-    const path = this.#ingestPath(id);
+    const path = this.ingestPath(id);
     try {
       const { size, mtime } = await stat(path);
       return { offset: size, updatedAt: mtime };
@@ -180,7 +181,7 @@ export class ContentStore {
   async promote(id: string, digest: Digest): Promise<void> {
     const target = this.path(digest);
     try {
-      await rename(this.#ingestPath(id), target);
+      await rename(this.ingestPath(id), target);
       reached('blob-renamed');
       await syncDirectory(dirname(target));
     } catch (error) {
@@ -191,7 +192,7 @@ export class ContentStore {
 
   /** Removes what there is of an ingest, whose lock the caller has. @throws RpcError */
   async removeIngest(id: string): Promise<void> {
-    const path = dirname(this.#ingestPath(id));
+    const path = dirname(this.ingestPath(id));
     await rm(path, { recursive: true, force: true }).catch((error: unknown) => {
       throw storageError('remove', path, error);
     });
@@ -205,7 +206,7 @@ export class ContentStore {
     });
   }
 
-  #ingestPath(id: string): string {
+  protected ingestPath(id: string): string {
     return join(this.#directory, 'ingest', id, 'data');
   }
 }

@@ -4,9 +4,13 @@ import type { Logger } from '../log.ts';
 import type { Surroundings } from '../snapshots/local-snapshotter.ts';
 import type { OwnedSnapshotter } from '../snapshots/snapshotters.ts';
 import { PluginConnection } from './plugin-connection.ts';
+import { ContentStore } from '../content/store.ts';
+import { ProxyContentStore } from './proxy-content-store.ts';
 import { ProxyDiffer } from './proxy-differ.ts';
 import { ProxySnapshotter } from './proxy-snapshotter.ts';
 import type { ProxyKind } from './settings.ts';
+
+const LOCAL_CONTENT = 'io.containerd.content.v1.content';
 
 const types: { readonly [K in ProxyKind]: string } = {
   snapshot: 'io.containerd.snapshotter.v1',
@@ -83,6 +87,18 @@ export class Proxies {
   /** The differs that are served elsewhere. */
   differs(): ProxyDiffer[] {
     return this.of('diff').map((connection) => new ProxyDiffer(connection));
+  }
+
+  /** @param directory of the content store. @throws Error when there is not one content store, here or elsewhere */
+  async content(directory: string): Promise<ContentStore> {
+    const [store, other] = this.of('content');
+    const isLocal = !this.#config.disabled_plugins.includes(LOCAL_CONTENT);
+    if (store !== undefined && isLocal)
+      throw new Error(
+        `proxy_plugins.${store.name}: there is one content store; disable ${LOCAL_CONTENT} for another`,
+      );
+    if (other !== undefined) throw new Error(`proxy_plugins.${other.name}: there is one content store`);
+    return store === undefined ? ContentStore.open(directory) : ProxyContentStore.openProxy(directory, store);
   }
 
   close(): void {

@@ -10,7 +10,6 @@ import { messageAny, typeNameOf } from '../distribution/any.ts';
 import { type Fields, parseFilters, present } from '../filters/filter.ts';
 import { type Service, service } from '../grpc/server.ts';
 import type { LoadedPlugin, LoadedPlugins } from '../loaded-plugins.ts';
-import { Type } from '../plugins.ts';
 import { runtimeInfo } from '../runtime/runtime-info.ts';
 import { replaceFile } from '../file.ts';
 
@@ -23,6 +22,8 @@ export interface ServerIdentity {
   readonly pidns: bigint;
 }
 
+/** The type of the plugin that has all runtimes. */
+const RUNTIME: LoadedPlugin['type'] = 'io.containerd.runtime.v2';
 const REQUEST = 'containerd.types.RuntimeRequest';
 
 const uuidPattern = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -58,7 +59,7 @@ export function introspectionService(identity: ServerIdentity, plugins: LoadedPl
     async pluginInfo({ type, id, options }) {
       const row = plugins.rows.find((row) => row.type === type && row.id === id);
       if (row === undefined) throw notFound(`plugin ${type}.${id}: not found`);
-      if (type !== Type.Runtime) {
+      if (type !== RUNTIME) {
         if (options !== undefined)
           throw unimplemented(`plugin ${type}.${id} takes no options: not implemented`);
         return { plugin: describe(row) };

@@ -1,4 +1,5 @@
 /** A gRPC server as any plugin may be written: on a unix socket, with the contracts alone. */
+import { type EventEmitter, on } from 'node:events';
 import { rmSync } from 'node:fs';
 import {
   type Metadata,
@@ -89,7 +90,7 @@ function streaming(handler: Handler, requests: boolean) {
   return (call: ServerWritableStream<unknown, object> | ServerDuplexStream<unknown, object>): void => {
     void (async () => {
       try {
-        const request = requests ? call : (call as ServerWritableStream<unknown, object>).request;
+        const request = requests ? messages(call) : (call as ServerWritableStream<unknown, object>).request;
         for await (const message of handler(request, contextOf(call)) as unknown as AsyncIterable<object>)
           call.write(message);
         call.end();
@@ -98,6 +99,11 @@ function streaming(handler: Handler, requests: boolean) {
       }
     })();
   };
+}
+
+/** What the client sends. Iterating the stream itself would destroy it at the end, before it is answered. */
+async function* messages(call: EventEmitter): AsyncGenerator {
+  for await (const [message] of on(call, 'data', { close: ['end'] })) yield message;
 }
 
 function failure(error: unknown): { code: Status; details: string } {
