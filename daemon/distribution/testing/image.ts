@@ -75,7 +75,7 @@ export async function makeImage(
   }: MakeOptions = {},
 ): Promise<MadeImage> {
   const archives = await Promise.all(
-    layers.map((layer) => (Buffer.isBuffer(layer) ? layer : archive(layer))),
+    layers.map(async (layer) => (Buffer.isBuffer(layer) ? layer : await archive(layer))),
   );
   const layerType = docker ? 'application/vnd.docker.image.rootfs.diff.tar' : OCI_LAYER;
   const pieces = archives.map((bytes) =>
