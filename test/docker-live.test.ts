@@ -99,7 +99,8 @@ dockerSuite('docker when daemons are killed', { peers: ['moord'], liveRestore: t
     assert.deepEqual([ran.code, ran.stdout], [7, 'begin\nend\n']);
     assert.equal(followed.stdout, 'begin\nend\n');
     const { code } = await exec;
-    assert.ok(code === 6 || code === 137, `the exec ended with its container or before it: ${code}`);
+    // It ends with the container or before it; its start can have been cut off, which dockerd tells as 126.
+    assert.ok([6, 126, 137].includes(code), `${code}`);
     await docker.remove('followed');
   });
 
@@ -141,8 +142,8 @@ dockerSuite('docker when daemons are killed', { peers: ['moord'], liveRestore: t
     // Its own record of a container that it could not start dockerd does not remove when the daemon is away just then.
     const moby = daemon.ctr('moby');
     await eventually('no task and no process is left', async () => {
-      const left = JSON.stringify([...(await moby.tasks())].concat(pidsIn(docker.cgroup) as never));
-      if (left !== '[]') throw new Error(left);
+      const left = [...(await moby.tasks()).values(), ...pidsIn(docker.cgroup)];
+      if (left.length > 0) throw new Error(JSON.stringify(left));
       return true;
     });
   });

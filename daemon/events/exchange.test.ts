@@ -167,7 +167,7 @@ test('what happened before the API was served is told first to whoever subscribe
   assert.deepEqual(names(await take(late, 2)), ['live', 'else']);
 });
 
-test('an end that comes before a client is back is told when it is, for 30 s', async (t) => {
+test('an end that comes before a client is back is told once it is, for 30 s', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const exchange = new Exchange(silent);
   exchange.serve();
@@ -176,6 +176,9 @@ test('an end that comes before a client is back is told when it is, for 30 s', a
   const back = exchange.subscribe([], forever);
   exchange.publish('ns', '/tasks/start', created('live'));
   assert.deepEqual(names(await take(back, 2)), ['exit', 'live']);
+  const restarted = exchange.subscribe([], forever);
+  exchange.publish('ns', '/tasks/start', created('live'));
+  assert.deepEqual(names(await take(restarted, 1)), ['live']);
   t.mock.timers.tick(30_000);
   const later = exchange.subscribe([], forever);
   exchange.publish('ns', '/tasks/start', created('live'));

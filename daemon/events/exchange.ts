@@ -21,11 +21,23 @@ const MAX_RETAINED = 10_000;
  */
 const FINAL_TOPICS: ReadonlySet<string> = new Set(['/tasks/exit', '/tasks/oom']);
 
+interface Missed {
+  /** Events from before the API was open. */
+  readonly recovered: Envelope[];
+  /** Final ones since then. */
+  readonly ends: Envelope[];
+  /**
+   * Filters of those who are back. Who subscribes with the same ones after that has just been started, and asks how things are
+   * itself: dockerd would delete a task that it hears has ended, while it is about to fetch the last output from it.
+   */
+  readonly back: Set<string>;
+}
+
 export class Exchange {
   readonly #log: Logger;
   readonly #subscribers = new Map<Subscription, Filter>();
-  /** Events that a client may have missed while it was without the daemon; undefined when that is long enough ago. */
-  #retained: Envelope[] | undefined = [];
+  /** What a client may have missed while it was without the daemon; undefined when that is long enough ago. */
+  #missed: Missed | undefined = { recovered: [], ends: [], back: new Set() };
   #serving = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -65,7 +77,7 @@ export class Exchange {
   subscribe(filters: readonly string[], signal: AbortSignal): AsyncIterable<Envelope> {
     const filter = readFilters(filters);
     const subscription = new Subscription(signal, (ended) => this.#subscribers.delete(ended));
-    for (const envelope of this.#retained ?? []) {
+    for (const envelope of this.#missedBy(filters)) {
       if (filter(envelopeFields(envelope))) subscription.push(envelope);
     }
     if (!subscription.over) this.#subscribers.set(subscription, filter);
@@ -76,14 +88,14 @@ export class Exchange {
   serve(): void {
     this.#serving = true;
     this.#timer = setTimeout(() => {
-      this.#retained = undefined;
+      this.#missed = undefined;
     }, RETAINED_FOR);
     this.#timer.unref();
   }
 
   close(): void {
     clearTimeout(this.#timer);
-    this.#retained = undefined;
+    this.#missed = undefined;
     for (const subscription of this.#subscribers.keys()) void subscription.return();
   }
 
@@ -92,19 +104,29 @@ export class Exchange {
       { topic: envelope.topic, ns: envelope.namespace, type: envelope.event?.typeUrl },
       'event',
     );
-    if (!this.#serving || FINAL_TOPICS.has(envelope.topic)) this.#retain(envelope);
+    if (!this.#serving) this.#retain(this.#missed?.recovered, envelope);
+    else if (FINAL_TOPICS.has(envelope.topic)) this.#retain(this.#missed?.ends, envelope);
     if (this.#subscribers.size === 0) return;
     const fields = envelopeFields(envelope);
     for (const [subscription, filter] of this.#subscribers) if (filter(fields)) subscription.push(envelope);
   }
 
-  #retain(envelope: Envelope): void {
-    if (this.#retained === undefined) return;
-    if (this.#retained.length === MAX_RETAINED) {
-      this.#retained.shift();
+  #missedBy(filters: readonly string[]): Envelope[] {
+    if (this.#missed === undefined) return [];
+    const { recovered, ends, back } = this.#missed;
+    const who = JSON.stringify(filters);
+    const isBack = this.#serving && !back.has(who);
+    if (this.#serving) back.add(who);
+    return isBack ? [...recovered, ...ends] : recovered;
+  }
+
+  #retain(kept: Envelope[] | undefined, envelope: Envelope): void {
+    if (kept === undefined) return;
+    if (kept.length === MAX_RETAINED) {
+      kept.shift();
       this.#log.warn('more events than can be kept until clients are back; the oldest one is dropped');
     }
-    this.#retained.push(envelope);
+    kept.push(envelope);
   }
 }
 
