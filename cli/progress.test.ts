@@ -90,6 +90,16 @@ test('a terminal is drawn in place, as wide as it is, and not for every event', 
   assert.match(screen.shown.at(-1)!, /^total 1000\.0 MiB in/);
 });
 
+test('a terminal without a size is taken for an ordinary one', () => {
+  const screen = new Recorder(true);
+  screen.columns = 0;
+  screen.rows = 0;
+  using display = showProgress(screen, { title: 'a.test/b:c' });
+  display.update(step('downloading', 1, 2));
+  assert.deepEqual(screen.shown.slice(0, 1), ['a.test/b:c']);
+  assert.doesNotMatch(screen.writes.join(''), /Infinity/);
+});
+
 test('more parts than rows are counted', async () => {
   const screen = new Recorder(true);
   screen.rows = 6;

@@ -139,7 +139,9 @@ class Bars implements Display {
 
   /** Draws everything in one write, so that the terminal shows no half of it. */
   #draw(above: readonly string[] = [], last?: string): void {
-    const { columns = 80, rows = 24 } = this.#screen;
+    // A terminal whose size nobody has set says that it has none.
+    const columns = this.#screen.columns || 80;
+    const rows = this.#screen.rows || 24;
     const items = this.#board.items;
     const room = Math.max(rows - 3, 1);
     // When there are too many, those that are at work are shown.

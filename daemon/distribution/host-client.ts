@@ -1,4 +1,5 @@
 /** One host of a registry: its requests with what it wants to be shown, and its failures in our terms. */
+import { STATUS_CODES } from 'node:http';
 import { Code, type RpcError } from '../../ttrpc/errors.ts';
 import { Authorizer, type CredentialSource } from './auth.ts';
 import type { Host } from './hosts.ts';
@@ -79,7 +80,8 @@ export class HostClient {
 async function failureOf(call: Call, answer: Answer): Promise<RpcError> {
   const { status } = answer;
   const told = call.method === 'HEAD' ? '' : await errorText(answer);
-  const message = `${describe(call)}: status ${status}${told === '' ? '' : `: ${told}`}`;
+  const meaning = told === '' ? STATUS_CODES[status]?.toLowerCase() : told;
+  const message = `${describe(call)}: status ${status}${meaning === undefined ? '' : `: ${meaning}`}`;
   const retryAfter = parseRetryAfter(answer.headers['retry-after']);
   if (call.method === 'HEAD') answer.body.destroy();
   return new RegistryError(codeOf(status), message, { status, isTransient: isTransient(status), retryAfter });
