@@ -1,6 +1,6 @@
 /** From arguments and flags to a stored container, shared by `run` and `containers create`. */
 import { resolve } from 'node:path';
-import type { Container, ContainerOptions, oci } from '../client/client.ts';
+import type { Container, ContainerOptions, oci, RestartPolicy } from '../client/client.ts';
 import { type ContainerFlags, DEFAULT_RUNTIME } from './container-flags.ts';
 import { parseJson, specOptions } from './container-spec.ts';
 import { joinedNamespaces } from './joined-namespaces.ts';
@@ -76,12 +76,10 @@ export async function createContainer(
   flags: ContainerFlags,
 ): Promise<Container> {
   const labels = parseLabels(flags.label ?? []);
-  const runtime = runtimeOf(flags);
+  const made = { ...call, labels, runtime: runtimeOf(flags), restart: restartOf(flags) };
   if (flags.config !== undefined) {
     return await client.containers.create(id, {
-      ...call,
-      labels,
-      runtime,
+      ...made,
       spec: specFromFile(flags.config, labels),
     });
   }
@@ -91,12 +89,10 @@ export async function createContainer(
   };
   if (flags.rootfs === true) {
     const spec = client.spec(id, { ...options, rootfs: resolve(root) });
-    return await client.containers.create(id, { ...call, labels, runtime, spec });
+    return await client.containers.create(id, { ...made, spec });
   }
   return await client.containers.createFromImage(id, root, {
-    ...call,
-    labels,
-    runtime,
+    ...made,
     spec: options,
     platform: flags.platform,
     snapshotter: flags.snapshotter,
@@ -112,6 +108,11 @@ function remapLabels({ remapLabels, uidmap, gidmap }: ContainerFlags): Record<st
     'containerd.io/snapshot/uidmapping': mapping(uidmap),
     'containerd.io/snapshot/gidmapping': mapping(gidmap),
   };
+}
+
+/** What is started again writes where it wrote before, if that is a log. */
+function restartOf({ restart, logUri }: ContainerFlags): ContainerOptions['restart'] {
+  return restart === undefined ? undefined : { policy: restart as RestartPolicy, log: logUri };
 }
 
 function runcOptions(flags: ContainerFlags): NonNullable<ContainerOptions['runtime']>['runc'] {

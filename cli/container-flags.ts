@@ -50,6 +50,8 @@ export interface ContainerFlags {
   readonly rootfsPropagation?: string;
   readonly uidmap?: oci.IdMapping;
   readonly gidmap?: oci.IdMapping;
+  readonly restart?: string;
+  readonly logUri?: string;
 }
 
 export const DEFAULT_RUNTIME = 'io.containerd.runc.v2';

@@ -21,9 +21,15 @@ export function addRun(program: Command): void {
     .usage('[options] <image> <id> [command] [arg...]')
     .argument('[words...]')
     .passThroughOptions()
-    .option('--rm', 'remove the container when it has ended; not with --detach');
+    .option('--rm', 'remove the container when it has ended; not with --detach')
+    .option(
+      '--restart <policy>',
+      'start it again when it ends: always, unless-stopped or on-failure[:maximum]; needs --detach',
+    );
   addContainerFlags(addStreamFlags(command)).action(run);
 }
+
+const isKept = ({ restart = 'no' }: ContainerFlags) => restart !== 'no';
 
 async function run(words: string[], flags: RunFlags, command: Command): Promise<void> {
   try {
@@ -31,6 +37,7 @@ async function run(words: string[], flags: RunFlags, command: Command): Promise<
     if (flags.rm === true && flags.detach === true) {
       throw new Failure('--rm and --detach cannot be used together');
     }
+    if (isKept(flags) && flags.detach !== true) throw new Failure('--restart needs --detach');
     // Checked before anything is made.
     streamsOf(flags, flags.tty === true);
     await withClient(command, async (session) => {

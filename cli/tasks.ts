@@ -124,6 +124,7 @@ async function startTask(id: string, flags: StartFlags, command: Command): Promi
   await launching(() =>
     withClient(command, async (session) => {
       const container = await session.client.containers.get(id, session.call);
+      await container.stoppedOnPurpose(false, session.call);
       process.exitCode = await launch(session, container, flags);
     }),
   );
@@ -157,6 +158,9 @@ async function launching(act: () => Promise<void>): Promise<void> {
 /** What an image says about how its process wants to be stopped. */
 const STOP_SIGNAL_LABEL = 'io.containerd.image.config.stop-signal';
 
+/** SIGKILL and SIGTERM. */
+const ENDING: ReadonlySet<number> = new Set([9, 15]);
+
 async function kill(
   id: string,
   flags: { signal?: string; execId?: string; all?: boolean },
@@ -170,6 +174,9 @@ async function kill(
     const [container, task] = await containerTask(session, id);
     const signal = flags.signal ?? container.labels[STOP_SIGNAL_LABEL] ?? 'SIGTERM';
     const target = execId === undefined ? task : await task.process(execId, call);
+    // Any other signal is a message to it.
+    const isStop = flags.signal === undefined || ENDING.has(sdk.signalNumber(signal));
+    if (target === task && isStop) await container.stoppedOnPurpose(true, call);
     await target.kill(signal, { ...call, all });
   });
 }
@@ -213,7 +220,8 @@ async function remove(
     }
     for (const id of ids) {
       try {
-        const [, task] = await containerTask(session, id);
+        const [container, task] = await containerTask(session, id);
+        if (force) await container.stoppedOnPurpose(true, call);
         const { code } = await task.delete({ ...call, force });
         if (code !== 0 && !force) console.error(`moor: task ${id} exited with status ${code}`);
       } catch (error) {

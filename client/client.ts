@@ -229,6 +229,7 @@ export {
   statusName,
   type WindowSize,
 } from './process.ts';
+export { parseRestartPolicy, type RestartOptions, type RestartPolicy } from './restart.ts';
 export { defaultSeccompProfile, type SeccompProfile } from './seccomp.ts';
 export { type ShimOptions, shimState } from './shim.ts';
 export { type Signal, signalNumber } from './signal.ts';

@@ -15,6 +15,7 @@ import type { ImageContainerOptions } from './image-container.ts';
 import type { Labels } from './namespace.ts';
 import type { Spec } from './oci.ts';
 import type { ExecProcess } from './task.ts';
+import { type RestartOptions, restartLabels, stopLabels } from './restart.ts';
 import { partsOf, Task } from './task.ts';
 import type { Tasks } from './process.ts';
 import { Snapshots } from './snapshots.ts';
@@ -49,6 +50,8 @@ export interface ContainerOptions extends CallOptions {
   readonly snapshotter?: string;
   readonly snapshotKey?: string;
   readonly extensions?: { readonly [name: string]: Any };
+  /** Has the daemon start it again when it ends. Default: never. */
+  readonly restart?: RestartOptions;
 }
 
 export interface TaskOptions extends CallOptions {
@@ -115,12 +118,22 @@ export class Containers {
   }
 
   async #create(service: Services['containers'], id: string, options: ContainerOptions): Promise<Container> {
-    const { spec, labels = {}, runtime = {}, image, snapshotter, snapshotKey, extensions, ...call } = options;
+    const {
+      spec,
+      labels = {},
+      runtime = {},
+      image,
+      snapshotter,
+      snapshotKey,
+      extensions,
+      restart,
+      ...call
+    } = options;
     const { container } = await service.create(
       {
         container: {
           id,
-          labels,
+          labels: { ...labels, ...restartLabels(restart) },
           image,
           runtime: { name: runtime.name ?? DEFAULT_RUNTIME, options: runtimeOptions(runtime) },
           spec: pack(SPEC_TYPE, spec),
@@ -193,6 +206,15 @@ export class Container implements AsyncDisposable {
   async label(labels: Labels, options?: CallOptions): Promise<Labels> {
     const updateMask = Object.keys(labels).map((key) => `labels.${key}`);
     return (await this.update({ labels }, updateMask, options)).labels;
+  }
+
+  /**
+   * Tells the daemon that it is stopped on purpose, or that it is not any more: with the restart policy `unless-stopped` it stays
+   * so. Does nothing where there is no policy.
+   */
+  async stoppedOnPurpose(isStopped: boolean, options?: CallOptions): Promise<void> {
+    const labels = stopLabels(this.labels, isStopped);
+    if (labels !== undefined) await this.label(labels, options);
   }
 
   /** Replaces fields. @param updateMask their names in the API, `spec` or `labels.app` for example */

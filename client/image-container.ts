@@ -66,6 +66,7 @@ export async function createFromImage<T>(
     labels = {},
     runtime,
     extensions,
+    restart,
     ...call
   } = options;
   const { connection, headers, namespace } = place;
@@ -99,6 +100,7 @@ export async function createFromImage<T>(
         labels: labelsOf(image, labels),
         runtime,
         extensions,
+        restart,
         image: name,
         snapshotter: within,
         snapshotKey: id,

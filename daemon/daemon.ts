@@ -29,11 +29,14 @@ import { Links } from './network/links.ts';
 import { Networks } from './network/networks.ts';
 import { Routes } from './network/routes.ts';
 import { notify } from './notify.ts';
+import type { Core } from './plugins.ts';
 import { Proxies } from './proxy/proxies.ts';
+import { RestartMonitor } from './restart/monitor.ts';
 import { TaskManager } from './runtime/manager.ts';
 import { shimCommand } from './runtime/own-shim.ts';
 import { shimEventsService } from './services/events-ttrpc.ts';
 import { readIdentity } from './services/introspection.ts';
+import { milliseconds } from './schema.ts';
 import { Snapshotters } from './snapshots/snapshotters.ts';
 import { openSocket } from './socket.ts';
 import { version } from './version.ts';
@@ -190,6 +193,7 @@ export class Daemon {
     exchange.serve();
     collections.start();
     tasks.prepare();
+    this.#keepContainers(core);
     notify(log, 'READY=1', `MAINPID=${process.pid}`);
     const milliseconds = Math.round(performance.now() - begin);
     log.info({ address: config.grpc.address, pid: process.pid, version, milliseconds }, 'serving');
@@ -199,6 +203,21 @@ export class Daemon {
     mkdirSync(directory, { recursive: true, mode: 0o711 });
     const lock = new DirectoryLock(directory);
     this.#opened.defer(() => lock.release());
+  }
+
+  /** Keeps running what is to be kept running. */
+  #keepContainers({ metadata, snapshotters, tasks, exchange }: Core): void {
+    if (isDisabled(this.#config, 'Internal', 'restart')) return;
+    const { containers, namespaces } = metadata;
+    const { interval } = this.#config.plugins['io.containerd.internal.v1.restart'];
+    const monitor = this.#opened.use(
+      new RestartMonitor({
+        ...{ containers, namespaces, snapshotters, tasks, exchange },
+        interval: milliseconds(interval)!,
+        log: this.#log,
+      }),
+    );
+    monitor.start();
   }
 
   async #serveShims(exchange: Exchange, tasks: TaskManager): Promise<void> {

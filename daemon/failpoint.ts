@@ -53,7 +53,10 @@ export type NetworkStep =
   | 'link-configured'
   | 'link-done';
 
-export type Step = TaskStep | ImageStep | NetworkStep;
+/** The same of a container that is started again. */
+export type RestartStep = 'restart-recorded' | 'restart-cleared' | 'restart-created' | 'restart-started';
+
+export type Step = RestartStep | TaskStep | ImageStep | NetworkStep;
 
 interface Effect {
   readonly kind: 'kill' | 'fail';

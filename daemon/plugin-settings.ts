@@ -80,6 +80,8 @@ const known = {
       }),
     ),
   }),
+  /** How often containers are looked at that are to be kept running; an end is seen at once. */
+  'io.containerd.internal.v1.restart': table({ interval: duration('10s') }),
   'io.containerd.internal.v1.opt': absentTable({
     path: absent(['', '/opt/containerd'], 'put what you install there on the PATH'),
   }),

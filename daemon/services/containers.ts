@@ -1,12 +1,7 @@
-import {
-  ContainerCreate,
-  ContainerDelete,
-  ContainerUpdate,
-} from '../../proto/gen/containerd/events/container.ts';
 import { type Container, ContainersDefinition } from '../../proto/gen/containerd/services/containers.ts';
 import { invalidArgument } from '../../ttrpc/errors.ts';
+import { announceCreation, announceDeletion, announceUpdate } from '../events/containers.ts';
 import type { Exchange } from '../events/exchange.ts';
-import { pack } from '../events/pack.ts';
 import { namespaceOf } from '../grpc/context.ts';
 import { type Service, service } from '../grpc/server.ts';
 import { parseId } from '../identifiers.ts';
@@ -25,31 +20,21 @@ export function containersService(store: ContainerStore, exchange: Exchange): Se
     async create(request, context) {
       const namespace = namespaceOf(context);
       const container = await store.create(namespace, given(request.container));
-      const { id, image, runtime } = container;
-      exchange.publish(
-        namespace,
-        '/containers/create',
-        pack('ContainerCreate', ContainerCreate, { id, image, runtime }),
-      );
+      announceCreation(exchange, namespace, container);
       return { container };
     },
 
     async update({ container: requested, updateMask = [] }, context) {
       const namespace = namespaceOf(context);
       const container = await store.update(namespace, given(requested), updateMask);
-      const { id, image, labels, snapshotKey } = container;
-      exchange.publish(
-        namespace,
-        '/containers/update',
-        pack('ContainerUpdate', ContainerUpdate, { id, image, labels, snapshotKey }),
-      );
+      announceUpdate(exchange, namespace, container);
       return { container };
     },
 
     async delete({ id }, context) {
       const namespace = namespaceOf(context);
       await store.delete(namespace, parseId(id));
-      exchange.publish(namespace, '/containers/delete', pack('ContainerDelete', ContainerDelete, { id }));
+      announceDeletion(exchange, namespace, id);
       return {};
     },
   });
