@@ -210,14 +210,16 @@ export class Daemon {
     if (isDisabled(this.#config, 'Internal', 'restart')) return;
     const { containers, namespaces } = metadata;
     const { interval } = this.#config.plugins['io.containerd.internal.v1.restart'];
-    const monitor = this.#opened.use(
-      new RestartMonitor({
-        ...{ containers, namespaces, snapshotters, tasks, exchange },
-        interval: milliseconds(interval)!,
-        log: this.#log,
-      }),
-    );
-    monitor.start();
+    const monitor = new RestartMonitor({
+      containers,
+      namespaces,
+      snapshotters,
+      tasks,
+      exchange,
+      interval: milliseconds(interval)!,
+      log: this.#log,
+    });
+    this.#opened.use(monitor).start();
   }
 
   async #serveShims(exchange: Exchange, tasks: TaskManager): Promise<void> {

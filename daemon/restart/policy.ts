@@ -96,8 +96,7 @@ function isWanted(labels: Labels, observed: Observed): boolean {
       const hasFailed = observed.kind === 'stopped' ? observed.exitStatus !== 0 : labels[PENDING] === FAILED;
       return hasFailed && (policy.maximum === 0 || countOf(labels) < policy.maximum);
     }
-    case 'no':
-    case undefined:
+    default:
       return false;
   }
 }
