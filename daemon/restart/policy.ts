@@ -96,9 +96,11 @@ function isWanted(labels: Labels, observed: Observed): boolean {
       const hasFailed = observed.kind === 'stopped' ? observed.exitStatus !== 0 : labels[PENDING] === FAILED;
       return hasFailed && (policy.maximum === 0 || countOf(labels) < policy.maximum);
     }
-    default:
-      return false;
+    case 'no':
+    case undefined:
+      break;
   }
+  return false;
 }
 
 /** Where a container that is started again writes to; empty for nowhere. */
