@@ -1,13 +1,19 @@
 /** What goes back to a caller: headers, messages, and at the end a status in trailers. */
-import type { ServerHttp2Stream } from 'node:http2';
-import { resourceExhausted } from '../../ttrpc/errors.ts';
+import { type ServerHttp2Stream, constants } from 'node:http2';
+import { Code, resourceExhausted } from '../../ttrpc/errors.ts';
 import { frameHeader, HEADER_BYTES } from './frame.ts';
 import type { Status } from './status.ts';
 
 const HEADERS = { ':status': 200, 'content-type': 'application/grpc' } as const;
 
+/** Said with Unimplemented, which is also the answer to an encoding that is not known (gRPC, "Compression"). */
+const ACCEPTED = { 'grpc-accept-encoding': 'identity' } as const;
+
 /** Below, moving the bytes behind their header costs less than sending the two one by one. */
 const WORTH_TWO_WRITES = 8192;
+
+/** Milliseconds that a caller which has been answered has to end its call. */
+const END_AFTER = 1000;
 
 export class Answer {
   readonly #stream: ServerHttp2Stream;
@@ -29,7 +35,9 @@ export class Answer {
     const stream = this.#stream;
     stream.respond(HEADERS, { waitForTrailers: true });
     stream.once('wantTrailers', () => {
-      if (!stream.destroyed) stream.sendTrailers(this.#trailers);
+      if (stream.destroyed) return;
+      stream.sendTrailers(this.#trailers);
+      this.#dismiss();
     });
   }
 
@@ -69,8 +77,10 @@ export class Answer {
     this.#trailers = { 'grpc-status': String(code), 'grpc-message': encodeURI(details) };
     if (this.#isOpen) return this.#close();
     this.#isOver = true;
-    this.#stream.respond({ ...HEADERS, ...this.#trailers }, { endStream: true });
+    const accepted = code === Code.Unimplemented ? ACCEPTED : {};
+    this.#stream.respond({ ...HEADERS, ...accepted, ...this.#trailers }, { endStream: true });
     this.#stream.resume();
+    this.#dismiss();
   }
 
   #close(): void {
@@ -78,6 +88,16 @@ export class Answer {
     this.#stream.end();
     // What the caller still sends is not wanted, and must not fill its connection's window.
     this.#stream.resume();
+  }
+
+  /** Has a caller that goes on sending stop, as its call would stay open for as long as it liked. */
+  #dismiss(): void {
+    const stream = this.#stream;
+    if (stream.readableEnded || stream.destroyed) return;
+    // Not at once: a reset overtakes what has yet to be sent. The code is that of a response which needs no more of its
+    // request (RFC 9113, 8.1).
+    const timer = setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), END_AFTER);
+    stream.once('close', () => clearTimeout(timer));
   }
 
   get #isGone(): boolean {

@@ -1,5 +1,5 @@
 /** Messages on a stream of bytes: a byte for compression, four for the length, the message (gRPC over HTTP2, "Length-Prefixed-Message"). */
-import { internal, resourceExhausted, unimplemented } from '../../ttrpc/errors.ts';
+import { invalidArgument, resourceExhausted, unimplemented } from '../../ttrpc/errors.ts';
 
 export const HEADER_BYTES = 5;
 
@@ -10,6 +10,9 @@ export function frameHeader(length: number): Buffer {
   header.writeUInt32BE(length, 1);
   return header;
 }
+
+/** Bytes of a chunk that is worth an object of its own. */
+const SMALL = 4096;
 
 const EMPTY = Buffer.alloc(0);
 
@@ -33,7 +36,7 @@ export class FrameReader {
    */
   push(chunk: Buffer): Buffer[] {
     const messages: Buffer[] = [];
-    this.#chunks.push(chunk);
+    this.#keep(chunk);
     this.#length += chunk.length;
     while (this.#length >= this.#wanted) {
       const bytes = this.#take(this.#wanted);
@@ -44,9 +47,10 @@ export class FrameReader {
     return messages;
   }
 
-  /** @throws RpcError Internal when the stream ends in the middle of a message */
+  /** @throws RpcError InvalidArgument when the stream ends in the middle of a message */
   end(): void {
-    if (this.#length > 0 || this.#inMessage) throw internal('the stream ended in the middle of a message');
+    if (this.#length > 0 || this.#inMessage)
+      throw invalidArgument('the stream ended in the middle of a message: invalid argument');
   }
 
   #announced(header: Buffer): number {
@@ -55,6 +59,18 @@ export class FrameReader {
     if (length > this.#limit)
       throw resourceExhausted(`received message larger than max (${length} vs. ${this.#limit})`);
     return length;
+  }
+
+  /** Small pieces are joined with their equals, or a message that comes byte by byte would take a hundred times its size. */
+  #keep(chunk: Buffer): void {
+    const chunks = this.#chunks;
+    let last = chunk;
+    for (let before = chunks.at(-1); before !== undefined; before = chunks.at(-1)) {
+      if (last.length >= SMALL || before.length > last.length) break;
+      chunks.pop();
+      last = Buffer.concat([before, last]);
+    }
+    chunks.push(last);
   }
 
   #take(count: number): Buffer {

@@ -2,7 +2,7 @@
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { setImmediate } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { cancelled, internal, invalidArgument, messageOf } from '../../ttrpc/errors.ts';
+import { cancelled, invalidArgument, messageOf, unimplemented } from '../../ttrpc/errors.ts';
 import type { CallContext, MethodDefinition } from '../../ttrpc/service.ts';
 import { Answer } from './answer.ts';
 import { OpenCall, type OpenCalls } from './call.ts';
@@ -71,23 +71,35 @@ function encode({ responseType }: MethodDefinition, response: unknown): Uint8Arr
   return responseType.encode(responseType.fromPartial(response)).finish();
 }
 
-/** The one message of a call that has no more. @throws RpcError Cancelled when the caller leaves before it is whole */
+/**
+ * The one message of a call that has no more.
+ *
+ * @throws RpcError Cancelled when the caller leaves before it is whole, Unimplemented for none and for a second one
+ */
 function onlyMessage(stream: ServerHttp2Stream, limit: number): Promise<Buffer> {
   const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
   const reader = new FrameReader(limit);
-  const messages: Buffer[] = [];
-  stream.on('data', (chunk: Buffer) => {
+  let only: Buffer | undefined;
+  const onData = (chunk: Buffer): void => {
     try {
-      messages.push(...reader.push(chunk));
+      for (const message of reader.push(chunk)) {
+        if (only !== undefined) throw unimplemented('more than one message has come: not implemented');
+        only = message;
+      }
     } catch (error) {
-      stream.removeAllListeners('data');
+      stream.off('data', onData);
       reject(error);
     }
-  });
+  };
+  stream.on('data', onData);
   stream.once('end', () => {
-    const [message] = messages;
-    if (message !== undefined && messages.length === 1) resolve(message);
-    else reject(internal(`${messages.length} messages have come instead of one`));
+    try {
+      reader.end();
+    } catch (error) {
+      return reject(error);
+    }
+    if (only !== undefined) resolve(only);
+    else reject(unimplemented('no message has come: not implemented'));
   });
   stream.once('close', () => reject(cancelled('the caller is gone')));
   return promise;

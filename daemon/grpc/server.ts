@@ -75,7 +75,8 @@ export class GrpcServer {
     this.#http.on('sessionError', (error) => options.log.debug({ err: error }, 'a gRPC connection failed'));
     this.#http.on('stream', (stream: ServerHttp2Stream, headers) => {
       const method = this.#methods.get(headers[':path'] ?? '');
-      if (method !== undefined && isGrpc(headers)) void serve(method, stream, headers, this.#serving);
+      if (method !== undefined && isGrpc(headers) && isPlain(headers))
+        void serve(method, stream, headers, this.#serving);
       else this.#refuse(stream, headers);
     });
   }
@@ -130,9 +131,10 @@ export class GrpcServer {
       stream.respond({ ':status': constants.HTTP_STATUS_UNSUPPORTED_MEDIA_TYPE }, { endStream: true });
       return;
     }
-    const [, service = '', method = ''] = (headers[':path'] ?? '').split('/');
-    const details = `unknown method ${method} for service ${service}`.slice(0, 512);
-    new Answer(stream, 0).fail({ code: Code.Unimplemented, details });
+    const details = isPlain(headers)
+      ? unknownMethod(headers[':path'])
+      : `messages are not understood in the encoding ${JSON.stringify(headers['grpc-encoding'])}`;
+    new Answer(stream, 0).fail({ code: Code.Unimplemented, details: details.slice(0, 512) });
   }
 
   /**
@@ -179,5 +181,16 @@ export class GrpcServer {
 const CUT_AFTER = 500;
 
 function isGrpc(headers: IncomingHttpHeaders): boolean {
-  return headers['content-type']?.startsWith('application/grpc') === true;
+  // Not grpc-web, which has its trailers elsewhere.
+  return /^application\/grpc(?:$|[+;])/.test(headers['content-type'] ?? '');
+}
+
+/** Whether messages come as they are. Compression is of no use on a unix socket. */
+function isPlain({ 'grpc-encoding': encoding = 'identity' }: IncomingHttpHeaders): boolean {
+  return encoding === 'identity';
+}
+
+function unknownMethod(path = ''): string {
+  const [, service = '', method = ''] = path.split('/');
+  return `unknown method ${method} for service ${service}`;
 }
