@@ -17,6 +17,7 @@ interface Addon {
   unreadBytes(fd: number): number;
   splice(from: number, to: number, length: number): number | undefined;
   flock(fd: number, exclusive: boolean): boolean;
+  allocate(fd: number, offset: number, length: number): void;
   eventfd(): number;
   closeRange(first: number, onExec: boolean): void;
 

@@ -74,6 +74,15 @@ napi_value lock_file(Call& call) {
   return call.fail("flock");
 }
 
+napi_value allocate(Call& call) {
+  const int fd = call.integer(0);
+  const int64_t offset = call.wide(1);
+  const int64_t length = call.wide(2);
+  if (call.rejected()) return nullptr;
+  if (TEMP_FAILURE_RETRY(fallocate(fd, 0, offset, length)) < 0) return call.fail("fallocate");
+  return nullptr;
+}
+
 napi_value make_eventfd(Call& call) {
   const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (fd < 0) return call.fail("eventfd");
@@ -100,6 +109,7 @@ void define_descriptor(napi_env env, napi_value exports) {
   define<unread_bytes>(env, exports, "unreadBytes");
   define<splice_some>(env, exports, "splice");
   define<lock_file>(env, exports, "flock");
+  define<allocate>(env, exports, "allocate");
   define<make_eventfd>(env, exports, "eventfd");
   define<close_from>(env, exports, "closeRange");
 }

@@ -68,3 +68,12 @@ export function eventfd(): number {
 export function closeRange(first: number, how: 'close' | 'cloexec' = 'close'): void {
   addon().closeRange(first, how === 'cloexec');
 }
+
+/**
+ * Has the disk promise room for a part of a file, which grows to its end. What is there stays, holes become zeros (fallocate(2)).
+ *
+ * @throws ENOSPC, EOPNOTSUPP where the file system cannot do it
+ */
+export function allocate(fd: number, offset: number, length: number): void {
+  addon().allocate(fd, offset, length);
+}

@@ -116,19 +116,19 @@ suite(
     const points: readonly (readonly [keyof typeof jobs, ImageStep, number?])[] = [
       ['pull', 'lease-created'],
       ['pull', 'ingest-recorded', 3],
-      ['pull', 'ingest-written', 30],
+      ['pull', 'ingest-written', 6],
       ['pull', 'blob-renamed', 4],
       ['pull', 'blob-recorded', 4],
       ['pull', 'snapshot-prepared', 2],
       ['pull', 'snapshot-committed'],
       ['pull', 'image-unpacked'],
       ['pull', 'image-recorded'],
-      ['ctr pull', 'ingest-written', 4],
+      ['ctr pull', 'ingest-written', 3],
       ['ctr pull', 'blob-renamed', 4],
       ['ctr pull', 'image-recorded'],
       ['ctr pull', 'layer-applied'],
       ['ctr pull', 'snapshot-committed', 2],
-      ['ctr import', 'ingest-written', 4],
+      ['ctr import', 'ingest-written', 3],
       ['ctr import', 'layer-applied', 3],
     ];
     for (const [job, step, count = 1] of points) {

@@ -62,7 +62,7 @@ test('what was promised survives kill -9, and what was half-done is not there', 
 
 test('a full disk is called one; what is stored stays readable, and room is taken up again', async (t) => {
   const path = mkdtempSync(join(tmpdir(), 'moor-metadata-'));
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', path]);
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', path]);
   t.after(() => {
     execFileSync('umount', [path]);
     rmSync(path, { recursive: true });
@@ -70,7 +70,7 @@ test('a full disk is called one; what is stored stays readable, and room is take
   const database = await Database.open(join(path, 'metadata'));
   // LMDB writes of this on stderr as well.
   const filler = join(path, 'filler');
-  writeFileSync(filler, Buffer.alloc(600_000));
+  writeFileSync(filler, Buffer.alloc(4_000_000));
   const put = (name: string): Promise<void> =>
     database.update((transaction) =>
       transaction.put(['x', 'y', name], Namespace, { name, labels: { l: 'x'.repeat(20_000) } }),
@@ -78,7 +78,7 @@ test('a full disk is called one; what is stored stays readable, and room is take
   let stored = 0;
   await assert.rejects(
     async () => {
-      for (; stored < 100; stored += 1) await put(String(stored));
+      for (; stored < 1000; stored += 1) await put(String(stored));
     },
     (error) => isCode(error, Code.ResourceExhausted) && /No space left on device/.test(error.message),
   );

@@ -2,11 +2,12 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type RootDatabase, open } from 'lmdb';
-import { type RpcError, internal, messageOf, resourceExhausted } from '../../ttrpc/errors.ts';
+import { internal, messageOf, resourceExhausted } from '../../ttrpc/errors.ts';
 import type { MessageType } from '../../ttrpc/service.ts';
 import { Reserve } from './reserve.ts';
 import { FORMAT, type Key, below, formatKey } from './schema.ts';
 
+/** Of lmdb's errors, which have numbers. */
 const ENOSPC = 28;
 
 type Store = RootDatabase<Buffer, string[]>;
@@ -94,9 +95,9 @@ export class Transaction extends Reader {
     for (const observer of this.#observers) observer.removed(key);
   }
 
-  /** Whether it makes things fewer, and so may use what is kept of the disk for that. */
-  get onlyRemoves(): boolean {
-    return this.#puts === 0 && this.#writes.length > 0;
+  /** Whether it makes things fewer at most, and so may use what is kept of the disk for that. */
+  get addsNothing(): boolean {
+    return this.#puts === 0;
   }
 
   write(): void {
@@ -108,19 +109,20 @@ export class Transaction extends Reader {
 interface Waiting {
   /** Does it, within the transaction. What it returns tells its caller, to be called after the commit. */
   readonly run: () => () => void;
-  onlyRemoves: boolean;
+  addsNothing: boolean;
   readonly reject: (error: unknown) => void;
 }
 
 export class Database extends Reader {
   readonly #observers: Observer[] = [];
   readonly #reserve: Reserve;
+  readonly #directory: string;
   #waiting: Waiting[] = [];
 
-  private constructor(store: Store, reserve: Reserve) {
+  private constructor(store: Store, reserve: Reserve, directory: string) {
     super(store);
     this.#reserve = reserve;
-    reserve.fill();
+    this.#directory = directory;
   }
 
   /**
@@ -137,7 +139,8 @@ export class Database extends Reader {
       await store.close();
       throw error;
     }
-    return new Database(store, new Reserve(join(directory, 'reserve')));
+    const reserve = new Reserve(join(directory, 'data.mdb'), usedBytes(store));
+    return new Database(store, reserve, directory);
   }
 
   /**
@@ -149,7 +152,7 @@ export class Database extends Reader {
   update<T>(action: (transaction: Transaction) => T, { observed = true } = {}): Promise<T> {
     return new Promise((resolve, reject) => {
       const run = (): (() => void) => {
-        waiting.onlyRemoves = false;
+        waiting.addsNothing = false;
         const transaction = new Transaction(this.store, observed ? this.#observers : []);
         let result: T;
         try {
@@ -159,10 +162,10 @@ export class Database extends Reader {
         }
         // What fails from here on undoes all that is committed together.
         transaction.write();
-        waiting.onlyRemoves = transaction.onlyRemoves;
+        waiting.addsNothing = transaction.addsNothing;
         return () => resolve(result);
       };
-      const waiting: Waiting = { run, reject, onlyRemoves: false };
+      const waiting: Waiting = { run, reject, addsNothing: false };
       this.#waiting.push(waiting);
       // What has arrived by then shares one commit, and so one wait for the disk.
       if (this.#waiting.length === 1) setImmediate(() => this.#commit());
@@ -174,56 +177,70 @@ export class Database extends Reader {
     this.#observers.push(observer);
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
     this.#commit();
-    return this.store.close();
+    await this.store.close();
+    this.#reserve.close();
   }
 
   /**
    * Commits what is waiting. On this thread, although it waits for the disk: of lmdb's two ways, the one on a thread of its own
-   * corrupts the heap when a commit fails on a full disk (3.5.6), while this one recovers.
+   * corrupts the heap when a commit fails (3.5.6).
    */
   #commit(): void {
     const waiting = this.#waiting;
     if (waiting.length === 0) return;
     this.#waiting = [];
-    let settle: (() => void)[];
+    for (const each of this.#settle(waiting)) each();
+  }
+
+  #settle(waiting: readonly Waiting[]): (() => void)[] {
     try {
-      settle = this.#write(waiting);
-      this.#reserve.fill();
+      return this.#write(waiting);
     } catch (error) {
-      settle = this.#writeRemovals(waiting, error);
+      // On a full disk, what removes goes on; the rest has failed.
+      const removals = isFull(error) ? waiting.filter(({ addsNothing }) => addsNothing) : [];
+      if (removals.length === 0 || removals.length === waiting.length) return this.#refuse(waiting, error);
+      const others = waiting.filter((each) => !removals.includes(each));
+      return [...this.#settle(removals), ...this.#refuse(others, error)];
     }
-    for (const each of settle) each();
   }
 
   #write(waiting: readonly Waiting[]): (() => void)[] {
-    return this.store.transactionSync(() => waiting.map(({ run }) => run()));
+    return this.store.transactionSync(() => {
+      const settle = waiting.map(({ run }) => run());
+      const adds = !waiting.every(({ addsNothing }) => addsNothing);
+      // Thrown before lmdb has written anything.
+      if (!this.#reserve.suffices(usedBytes(this.store), adds)) throw new FullDisk();
+      return settle;
+    });
   }
 
-  /** On a full disk, what removes goes on with the reserve; the rest has failed. */
-  #writeRemovals(waiting: readonly Waiting[], error: unknown): (() => void)[] {
-    const removals = isFull(error) ? waiting.filter(({ onlyRemoves }) => onlyRemoves) : [];
-    if (removals.length > 0 && this.#reserve.release()) {
-      const others = waiting.filter((each) => !removals.includes(each));
-      try {
-        return [...this.#write(removals), ...refuse(others, error)];
-      } catch (again) {
-        return refuse(waiting, again);
-      }
-    }
-    return refuse(waiting, error);
+  #refuse(waiting: readonly Waiting[], cause: unknown): (() => void)[] {
+    const failure = isFull(cause)
+      ? resourceExhausted(`cannot write metadata to ${this.#directory}: No space left on device`, cause)
+      : internal(`cannot write metadata: ${messageOf(cause)}`, cause);
+    return waiting.map(
+      ({ reject }) =>
+        () =>
+          reject(failure),
+    );
   }
 }
 
-const refuse = (waiting: readonly Waiting[], error: unknown): (() => void)[] =>
-  waiting.map(
-    ({ reject }) =>
-      () =>
-        reject(commitFailure(error)),
-  );
+class FullDisk extends Error {
+  readonly code = ENOSPC;
+}
 
-const isFull = (error: unknown): boolean => (error as { code?: number }).code === ENOSPC;
+function isFull(error: unknown): boolean {
+  return (error as { code?: unknown }).code === ENOSPC;
+}
+
+/** Of the store's file, as of the last commit. */
+function usedBytes(store: Store): number {
+  const { lastPageNumber, pageSize } = store.getStats() as { lastPageNumber: number; pageSize: number };
+  return (lastPageNumber + 1) * pageSize;
+}
 
 function checkFormat(store: Store, directory: string): void {
   const key = [...formatKey];
@@ -240,9 +257,4 @@ function checkFormat(store: Store, directory: string): void {
       `${directory} was written by a newer version of Moor (format ${format}, this one knows ${FORMAT}); use that version`,
     );
   }
-}
-
-function commitFailure(cause: unknown): RpcError {
-  const message = `cannot write metadata: ${messageOf(cause)}`;
-  return isFull(cause) ? resourceExhausted(message, cause) : internal(message, cause);
 }

@@ -191,7 +191,9 @@ export class Daemon implements AsyncDisposable {
   tail(since = 0, lines = 40): string {
     const log = existsSync(this.log) ? readFileSync(this.log).subarray(since).toString().trimEnd() : '';
     const telling = (line: string) => !/loading plugin|starting signal loop/.test(line);
-    return log.split('\n').filter(telling).slice(-lines).join('\n');
+    const { exitCode = null, signalCode = null } = this.#child ?? {};
+    const end = exitCode === null && signalCode === null ? [] : [`(ended by ${signalCode ?? exitCode})`];
+    return [...log.split('\n').filter(telling).slice(-lines), ...end].join('\n');
   }
 
   /** Shims of this daemon: processes whose command line or working directory is in its directory. */
