@@ -12,7 +12,11 @@ import { type StreamFlags, streamsOf, writePidFile } from './task-flags.ts';
 export async function launch(
   session: Session,
   container: Container,
-  flags: StreamFlags & { readonly pidFile?: string; readonly pivot?: boolean },
+  flags: StreamFlags & {
+    readonly pidFile?: string;
+    readonly pivot?: boolean;
+    readonly checkpoint?: string | undefined;
+  },
   outcome: { started: boolean } = { started: false },
 ): Promise<number> {
   const { call } = session;
@@ -20,6 +24,7 @@ export async function launch(
   const task = await container.createTask({
     ...call,
     stdio: streamsOf(flags, terminal),
+    checkpoint: flags.checkpoint,
     runc: flags.pivot === false ? { noPivotRoot: true } : undefined,
   });
   const start = async () => {

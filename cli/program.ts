@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { addCheckpoint } from './checkpoint.ts';
 import { addCompletion } from './completion.ts';
 import { addContainers } from './containers.ts';
 import { parseDuration } from './duration.ts';
@@ -51,6 +52,7 @@ export function createProgram(): Command {
     .option('--debug', 'print the stack of a failure');
   addRun(program);
   addTasks(program);
+  addCheckpoint(program);
   addContainers(program);
   addImages(program);
   addContent(program);

@@ -202,6 +202,7 @@ export type { Completeness, Image, Images, PlatformOptions } from './images.ts';
 export { STOP_SIGNAL_LABEL } from './image-config.ts';
 export type { Lease, LeaseOptions, Leases, Resource } from './lease.ts';
 export type { Descriptor, DescriptorJson, ImageConfig, Manifest, PlatformImage } from './manifest.ts';
+export type { ContainerCheckpointOptions, ContainerRestoreOptions } from './checkpoint.ts';
 export { chainIds } from './manifest.ts';
 export type { Metrics } from './metrics.ts';
 export { mountAll, unmountAll } from './mounts.ts';

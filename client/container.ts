@@ -11,7 +11,10 @@ import type { CallOptions, PartialMessage, ServiceClient } from '../ttrpc/servic
 import { type Any, anyOf, pack, SPEC_TYPE, typeNameOf } from './any.ts';
 import type { Headers } from '../grpc/channel.ts';
 import type { Connection } from './connection.ts';
-import type { ImageContainerOptions } from './image-container.ts';
+import type { ContainerCheckpointOptions, ContainerRestoreOptions } from './checkpoint.ts';
+import type { ImageContainerOptions, Place } from './image-container.ts';
+import type { Image } from './images.ts';
+import type { Descriptor } from './manifest.ts';
 import type { Labels } from './namespace.ts';
 import type { Spec } from './oci.ts';
 import type { ExecProcess } from './task.ts';
@@ -64,6 +67,8 @@ export interface TaskOptions extends CallOptions {
   readonly rootfs?: readonly PartialMessage<Mount>[];
   /** Changes to the container's runtime options, for this task. */
   readonly runc?: PartialMessage<RuncOptions>;
+  /** An image of `Containers.checkpoint` with a task, or where one has it: the container goes on from there. */
+  readonly checkpoint?: string | Descriptor | undefined;
 }
 
 /** The functions that containers are made of, all in one namespace. */
@@ -71,6 +76,7 @@ interface Services {
   readonly containers: ServiceClient<typeof ContainersDefinition>;
   readonly tasks: Tasks;
   readonly snapshots: (name: string) => Snapshots;
+  readonly place: Place;
 }
 
 export interface ContainerDeleteOptions extends CallOptions {
@@ -81,18 +87,15 @@ export interface ContainerDeleteOptions extends CallOptions {
 /** The containers of a namespace. */
 export class Containers {
   readonly #connection: Connection;
-  readonly #headers: Headers;
-  readonly #namespace: string;
   readonly #services: Services;
 
   constructor(connection: Connection, headers: Headers, namespace: string) {
     this.#connection = connection;
-    this.#headers = headers;
-    this.#namespace = namespace;
     this.#services = {
       containers: connection.service(ContainersDefinition, headers),
       tasks: connection.service(TasksDefinition, headers),
       snapshots: (name) => new Snapshots(connection, headers, namespace, name),
+      place: { connection, headers, namespace },
     };
   }
 
@@ -111,10 +114,34 @@ export class Containers {
   async createFromImage(id: string, image: string, options: ImageContainerOptions = {}): Promise<Container> {
     // What images need beyond is loaded by those who run them.
     const { createFromImage } = await import('./image-container.ts');
-    const place = { connection: this.#connection, headers: this.#headers, namespace: this.#namespace };
-    return await createFromImage(place, id, image, options, (made, leased) =>
+    return await createFromImage(this.#services.place, id, image, options, (made, leased) =>
       this.#create(this.#connection.service(ContainersDefinition, leased), id, made),
     );
+  }
+
+  /**
+   * Writes a container to an image, so that it can be restored, here or elsewhere. A task stands still meanwhile.
+   *
+   * @param name of the image
+   * @throws RpcError AlreadyExists for the name, NotFound, and what the runtime says when it cannot
+   */
+  async checkpoint(id: string, name: string, options: ContainerCheckpointOptions = {}): Promise<Image> {
+    const { checkpointContainer } = await import('./checkpoint.ts');
+    return await checkpointContainer(this.#services.place, id, name, options);
+  }
+
+  /**
+   * Stores the container that an image of `checkpoint` holds, under the same id or another. Nothing runs yet: `createTask` with
+   * `checkpoint` has it go on where it was.
+   *
+   * @throws RpcError NotFound, AlreadyExists, InvalidArgument for an image of another kind
+   */
+  async restore(id: string, name: string, options: ContainerRestoreOptions = {}): Promise<Container> {
+    const { restoreContainer } = await import('./checkpoint.ts');
+    return await restoreContainer(this.#services.place, id, name, options, async (made, leased) => {
+      const service = this.#connection.service(ContainersDefinition, leased);
+      return this.#found((await service.create({ container: made })).container, id);
+    });
   }
 
   async #create(service: Services['containers'], id: string, options: ContainerOptions): Promise<Container> {
@@ -244,8 +271,9 @@ export class Container implements AsyncDisposable {
    * @throws RpcError AlreadyExists when it has a task, and what the runtime says when it cannot
    */
   async createTask(options: TaskOptions = {}): Promise<Task> {
-    const { stdio: streams = {}, rootfs, runc, ...call } = options;
+    const { stdio: streams = {}, rootfs, runc, checkpoint, ...call } = options;
     const mounts = rootfs ?? (await this.mounts(call));
+    const from = typeof checkpoint === 'string' ? await this.#checkpoint(checkpoint, call) : checkpoint;
     const stdio = Stdio.create(streams);
     try {
       const { pid } = await this.#services.tasks.create(
@@ -253,6 +281,7 @@ export class Container implements AsyncDisposable {
           containerId: this.id,
           ...stdio.paths,
           rootfs: [...mounts],
+          checkpoint: from,
           options: runc === undefined ? undefined : this.#runtimeOptions(runc),
         },
         call,
@@ -289,6 +318,11 @@ export class Container implements AsyncDisposable {
     await this.#services.containers.delete({ id: this.id }, call);
     // Last: a snapshot without a container is garbage that is collected; a container without a snapshot nobody could use.
     if (snapshot !== '') await removed(this.#services.snapshots(snapshotter).remove(snapshot, call));
+  }
+
+  async #checkpoint(name: string, call: CallOptions): Promise<Descriptor> {
+    const { checkpointOf } = await import('./checkpoint.ts');
+    return await checkpointOf(this.#services.place, name, call);
   }
 
   async #requireNoTask(call: CallOptions): Promise<void> {

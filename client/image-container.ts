@@ -137,7 +137,7 @@ async function prepare(
 }
 
 /** Keeps what is made meanwhile from the garbage collector. */
-async function underLease<T>(
+export async function underLease<T>(
   { connection, headers }: Place,
   expires: number,
   call: CallOptions,

@@ -6,6 +6,7 @@ import { EventsDefinition } from '../proto/gen/containerd/services/events_ttrpc.
 import { messageOf } from '../ttrpc/errors.ts';
 import { TtrpcServer } from '../ttrpc/server.ts';
 import { type Config, timeout, ttrpcAddress } from './config.ts';
+import { CheckpointImages } from './checkpoint/images.ts';
 import { NamespacedContent } from './content/namespaced-content.ts';
 import { Differ } from './diff/differ.ts';
 import { Differs } from './diff/differs.ts';
@@ -141,9 +142,10 @@ export class Daemon {
       limits: limitsFrom(plugins['io.containerd.differ.v1.walking']),
     });
     this.#opened.defer(() => differ.close());
+    const walking = new WalkingDiffer(differ, content);
     const transfers = plugins['io.containerd.transfer.v1.local'];
     const differs = new Differs(
-      [new WalkingDiffer(differ, content), ...proxies.differs()],
+      [walking, ...proxies.differs()],
       plugins['io.containerd.service.v1.diff-service'].default,
       transfers.unpack_config,
     );
@@ -169,6 +171,8 @@ export class Daemon {
     const recovered = await tasks.recover();
     log.info(recovered, 'tasks recovered');
 
+    const checkpoints = new CheckpointImages(join(config.root, 'checkpoints'), content, walking);
+
     const identity = readIdentity(config.root);
     const health = this.#health;
     const core = {
@@ -179,6 +183,7 @@ export class Daemon {
       snapshotters,
       proxies,
       differs,
+      checkpoints,
       distribution,
       streams: new Streams(),
       collections,

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
 import type { RpcError } from '../ttrpc/errors.ts';
 import type { Config } from './config.ts';
+import type { CheckpointImages } from './checkpoint/images.ts';
 import type { NamespacedContent } from './content/namespaced-content.ts';
 import type { Differs } from './diff/differs.ts';
 import type { Distribution } from './distribution/distribution.ts';
@@ -52,6 +53,7 @@ export interface Core {
   readonly snapshotters: Snapshotters;
   readonly proxies: Proxies;
   readonly differs: Differs;
+  readonly checkpoints: CheckpointImages;
   readonly distribution: Distribution;
   readonly streams: Streams;
   readonly collections: GcScheduler;
@@ -228,8 +230,8 @@ export const table: readonly Plugin[] = [
     type: Type.Grpc,
     id: 'tasks',
     requires: [Type.Service],
-    serve: ({ tasks, metadata }) =>
-      service(TasksDefinition, tasksService(tasks, metadata.containers), ['wait']),
+    serve: ({ tasks, metadata, checkpoints }) =>
+      service(TasksDefinition, tasksService(tasks, metadata.containers, checkpoints), ['wait']),
   },
   {
     type: Type.Grpc,

@@ -1,4 +1,5 @@
 /** Making a task: bundle, shim, container; and unmaking all of it when a step fails. */
+import { join } from 'node:path';
 import type { Mount } from '../../proto/gen/containerd/types/mount.ts';
 import { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { Code, RpcError, alreadyExists, internal, isCode, toRpcError } from '../../ttrpc/errors.ts';
@@ -21,6 +22,8 @@ export interface ContainerRequest {
   readonly terminal: boolean;
   /** Directory of a checkpoint to restore from; empty for none. */
   readonly checkpoint: string;
+  /** Puts a checkpoint to restore from into the directory; it stays there with the bundle. */
+  readonly restore?: ((directory: string) => Promise<void>) | undefined;
 }
 
 /** Longer than any runtime takes, hooks included; a shim that has not answered by then is stuck. */
@@ -32,6 +35,8 @@ const LOG_TAIL_BYTES = 1024;
 /** How far a creation came. */
 interface Progress {
   bundle: boolean;
+  /** What it is to be restored from is being unpacked. */
+  restoring: boolean;
   started: StartedShim | undefined;
   shim: Shim | undefined;
 }
@@ -47,7 +52,7 @@ export async function createContainer(
   request: ContainerRequest,
   signal: AbortSignal,
 ): Promise<void> {
-  const progress: Progress = { bundle: false, started: undefined, shim: undefined };
+  const progress: Progress = { bundle: false, restoring: false, started: undefined, shim: undefined };
   try {
     await make(task, request, signal, progress);
   } catch (error) {
@@ -64,17 +69,22 @@ async function make(
   progress: Progress,
 ): Promise<void> {
   const { bundle, launcher } = task;
-  const { spec, options, ...rest } = request;
+  const { spec, options, restore, ...rest } = request;
   await makeBundle(task, spec, options);
   progress.bundle = true;
   reached('bundle-made');
+  const restored = join(bundle.path, 'checkpoint');
+  progress.restoring = true;
+  await restore?.(restored);
+  progress.restoring = false;
+  const checkpoint = rest.checkpoint || (restore === undefined ? '' : restored);
   task.followLog();
   progress.started = await launcher.start(bundle);
   reached('shim-started');
   progress.shim = await Shim.connect(progress.started.bootstrap, signal);
   reached('shim-connected');
   const { pid } = await progress.shim.task.create(
-    { ...rest, rootfs: [...rest.rootfs], id: task.id, bundle: bundle.path, options },
+    { ...rest, checkpoint, rootfs: [...rest.rootfs], id: task.id, bundle: bundle.path, options },
     { signal, timeout: CREATE_TIMEOUT_MS },
   );
   reached('container-created');
@@ -100,6 +110,9 @@ async function makeBundle(task: Task, spec: Uint8Array, options: Any | undefined
 /** The error that the client is given. */
 function explained(task: Task, progress: Progress, error: unknown): RpcError {
   const { code, message } = toRpcError(error);
+  if (progress.restoring) {
+    return new RpcError(code, `failed to unpack the checkpoint: ${message}`, { cause: error });
+  }
   if (progress.shim === undefined && progress.started === undefined) {
     return new RpcError(code, progress.bundle ? `failed to start shim: ${message}` : message, {
       cause: error,

@@ -3,10 +3,11 @@ import type { Container } from '../../proto/gen/containerd/services/containers.t
 import type { TasksDefinition } from '../../proto/gen/containerd/services/tasks.ts';
 import { type Process, Status } from '../../proto/gen/containerd/types/task.ts';
 import type { Metric } from '../../proto/gen/containerd/types/metrics.ts';
-import { Code, invalidArgument, isCode, unimplemented } from '../../ttrpc/errors.ts';
+import { Code, invalidArgument, isCode } from '../../ttrpc/errors.ts';
 import type { CallContext, PartialMessage, ServiceImplementation } from '../../ttrpc/service.ts';
+import type { CheckpointImages } from '../checkpoint/images.ts';
 import { type Fields, parseFilters, present } from '../filters/filter.ts';
-import { namespaceOf } from '../grpc/context.ts';
+import { leaseOf, namespaceOf } from '../grpc/context.ts';
 import { type ContainerId, type Namespace, parseExecId, parseId } from '../identifiers.ts';
 import type { TaskManager } from '../runtime/manager.ts';
 import { checkpointPath } from '../runtime/options.ts';
@@ -22,12 +23,10 @@ export interface Containers {
 /** Milliseconds after which a task whose shim does not answer is shown with the status UNKNOWN, as containerd does. */
 const STATE_TIMEOUT_MS = 2000;
 
-const NO_CHECKPOINT_IMAGES =
-  'checkpoints as images need the content store, which this daemon does not have: give a directory by the image path option';
-
 export function tasksService(
   tasks: TaskManager,
   containers: Containers,
+  checkpoints: Pick<CheckpointImages, 'store' | 'unpack'>,
 ): ServiceImplementation<typeof TasksDefinition> {
   const taskOf = (containerId: string, context: CallContext): Task =>
     tasks.get(namespaceOf(context), parseId(containerId));
@@ -37,8 +36,8 @@ export function tasksService(
       const namespace = namespaceOf(context);
       const id = parseId(request.containerId);
       const container = await containers.get(namespace, id);
-      if (request.checkpoint !== undefined) throw unimplemented(NO_CHECKPOINT_IMAGES);
-      const { rootfs, stdin, stdout, stderr, terminal, options } = request;
+      const { rootfs, stdin, stdout, stderr, terminal, options, checkpoint } = request;
+      const purpose = { namespace, lease: leaseOf(context), signal: context.signal };
       const task = await tasks.create(
         namespace,
         id,
@@ -53,6 +52,7 @@ export function tasksService(
           stderr,
           terminal,
           checkpoint: '',
+          restore: checkpoint && ((directory: string) => checkpoints.unpack(checkpoint, directory, purpose)),
         },
         context.signal,
       );
@@ -132,11 +132,18 @@ export function tasksService(
     },
 
     async checkpoint(request, context) {
+      const { options } = request;
       const task = taskOf(request.containerId, context);
-      const path = checkpointPath(request.options);
-      if (path === '') throw unimplemented(NO_CHECKPOINT_IMAGES);
-      await task.checkpoint({ path, options: request.options }, context.signal);
-      return { descriptors: [] };
+      const given = checkpointPath(options);
+      const write = (path: string) => task.checkpoint({ path, options }, context.signal);
+      if (given !== '') {
+        await write(given);
+        return { descriptors: [] };
+      }
+      const { namespace } = task;
+      const { spec } = await containers.get(namespace, task.id);
+      const purpose = { namespace, lease: leaseOf(context), signal: context.signal };
+      return { descriptors: await checkpoints.store(spec, write, purpose) };
     },
 
     async update(request, context) {

@@ -11,7 +11,7 @@ import { TaskExit } from '../../../proto/gen/containerd/events/task.ts';
 import { Container } from '../../../proto/gen/containerd/services/containers.ts';
 import { EventsDefinition } from '../../../proto/gen/containerd/services/events_ttrpc.ts';
 import { TasksDefinition } from '../../../proto/gen/containerd/services/tasks.ts';
-import { notFound } from '../../../ttrpc/errors.ts';
+import { notFound, unimplemented } from '../../../ttrpc/errors.ts';
 import { TtrpcServer } from '../../../ttrpc/server.ts';
 import { Exchange } from '../../events/exchange.ts';
 import { openLog } from '../../log.ts';
@@ -52,11 +52,14 @@ async function record(): Promise<void> {
 }
 void record();
 
+const none = () => Promise.reject(unimplemented('no content is kept here'));
+const checkpoints = { store: none, unpack: none };
+
 const onError = (error: Error) => log.warn({ err: error }, 'ttrpc');
 const events = new TtrpcServer({ onError }).add(EventsDefinition, shimEventsService(exchange, tasks));
 await events.listen(addresses.ttrpc);
 const summary = await tasks.recover();
-const api = new TtrpcServer({ onError }).add(TasksDefinition, tasksService(tasks, containers));
+const api = new TtrpcServer({ onError }).add(TasksDefinition, tasksService(tasks, containers, checkpoints));
 await api.listen(join(directory, 'api'));
 writeSync(1, `${JSON.stringify(summary)}\n`);
 
