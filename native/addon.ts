@@ -46,6 +46,13 @@ interface Addon {
 
   fork(): number;
   exitNow(code: number): never;
+  spawn(
+    paths: readonly string[],
+    words: readonly string[],
+    environment: readonly string[],
+    cwd: string,
+    descriptors: Float64Array,
+  ): number;
 
   lstat(path: string, status: Float64Array): boolean;
   setAttributes(path: string, attributes: Float64Array): void;

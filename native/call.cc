@@ -48,18 +48,32 @@ bool Call::flag(size_t index) {
 
 // The kernel would read a string with a NUL in it as a shorter one, so that another path is checked than is used.
 std::string Call::text(size_t index) {
-  size_t length = 0;
-  if (at(index) == nullptr || napi_get_value_string_utf8(env_, at(index), nullptr, 0, &length) != napi_ok) {
-    reject(index, "a string");
-    return "";
-  }
-  std::string value(length, '\0');
-  napi_get_value_string_utf8(env_, at(index), &value[0], length + 1, &length);
-  if (value.find('\0') != std::string::npos) {
-    reject(index, "a string without null bytes");
-    return "";
-  }
+  std::string value;
+  if (!read_text(at(index), &value)) reject(index, "a string without null bytes");
   return value;
+}
+
+std::vector<std::string> Call::texts(size_t index) {
+  uint32_t length = 0;
+  bool is_array = false;
+  if (at(index) != nullptr) napi_is_array(env_, at(index), &is_array);
+  if (is_array) napi_get_array_length(env_, at(index), &length);
+  std::vector<std::string> values(length);
+  bool is_good = is_array;
+  for (uint32_t place = 0; is_good && place < length; place++) {
+    napi_value value = nullptr;
+    is_good = napi_get_element(env_, at(index), place, &value) == napi_ok && read_text(value, &values[place]);
+  }
+  if (!is_good) reject(index, "an array of strings without null bytes");
+  return values;
+}
+
+bool Call::read_text(napi_value value, std::string* text) {
+  size_t length = 0;
+  if (value == nullptr || napi_get_value_string_utf8(env_, value, nullptr, 0, &length) != napi_ok) return false;
+  text->assign(length, '\0');
+  napi_get_value_string_utf8(env_, value, &(*text)[0], length + 1, &length);
+  return text->find('\0') == std::string::npos;
 }
 
 std::string Call::bytes(size_t index) {

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace moor {
 
@@ -28,6 +29,7 @@ class Call {
   uint16_t half(size_t index);
   bool flag(size_t index);
   std::string text(size_t index);
+  std::vector<std::string> texts(size_t index);
   napi_value function(size_t index);
   void* external(size_t index);
   // A string of bytes, one character each ('latin1'): the kernel's own idea of a name.
@@ -54,6 +56,7 @@ class Call {
 
  private:
   napi_value at(size_t index) const { return index < count_ ? values_[index] : nullptr; }
+  bool read_text(napi_value value, std::string* text);
   double whole(size_t index, double low, double high);
   void reject(size_t index, const char* expected);
   void* typed(size_t index, napi_typedarray_type expected, size_t* size);
@@ -92,6 +95,7 @@ void define_socket(napi_env env, napi_value exports);
 void define_terminal(napi_env env, napi_value exports);
 void define_mount(napi_env env, napi_value exports);
 void define_fork(napi_env env, napi_value exports);
+void define_spawn(napi_env env, napi_value exports);
 void define_attribute(napi_env env, napi_value exports);
 void define_confinement(napi_env env, napi_value exports);
 void define_tree(napi_env env, napi_value exports);

@@ -9,6 +9,7 @@ export * from './socket.ts';
 export * from './terminal.ts';
 export * from './mount.ts';
 export * from './fork.ts';
+export * from './spawn.ts';
 export * from './attribute.ts';
 export * from './confinement.ts';
 export * from './mount-options.ts';

@@ -62,6 +62,8 @@ test('100 execs one after the other leave no descriptor, process or file behind'
     const out = new Reader(workshop.folder, 'out').open();
     await shim.exec(id, ['echo', id], { stdout: out.path });
     assert.equal(await out.end(), `${id}\n`);
+    // Its output ends a moment before it does.
+    await shim.wait(id);
     assert.equal((await shim.delete(id)).exitStatus, 0);
   };
   await cycle('first');

@@ -38,7 +38,10 @@ export async function deleteTask(flags: Flags, log: Log): Promise<Uint8Array> {
   await attempt('killing the container', () => cgroupOfContainer(pid, flags.id)?.kill());
   await attempt('deleting the container from the runtime', async () => {
     const container = { id: flags.id, namespace: flags.namespace, bundle };
-    await new Runc(container, readOptions(bundle), new Reaper()).delete({ force: true });
+    const reaper = new Reaper();
+    reaper.start();
+    await new Runc(container, readOptions(bundle), reaper).delete({ force: true });
+    reaper.stop();
   });
   await attempt('unmounting', () => unmountRootfs(join(bundle, 'rootfs')));
   await attempt('removing the socket', () => removeSocket(bundle));

@@ -1,5 +1,4 @@
 import { openSync } from 'node:fs';
-import { execa } from 'execa';
 import { pipe, Poll, splice, unreadBytes } from '../native/native.ts';
 import {
   deadlineExceeded,
@@ -13,8 +12,7 @@ import { Descriptor } from './descriptor.ts';
 import type { Log } from './log.ts';
 import { isReadElsewhere } from './pipe-reader.ts';
 import { Pump } from './pump.ts';
-import type { Reaper } from './reaper.ts';
-import { toExeca } from './runc.ts';
+import type { Reaper, Subprocess } from './reaper.ts';
 
 /** How long a logger may take until it is ready. */
 const READY_TIMEOUT_MS = 10_000;
@@ -29,11 +27,6 @@ export interface LoggerContext {
   readonly reaper: Reaper;
   readonly log: Log;
   readonly signal: AbortSignal;
-}
-
-interface Subprocess {
-  readonly pid?: number | undefined;
-  kill(signal: 'SIGTERM' | 'SIGKILL'): boolean;
 }
 
 /**
@@ -58,13 +51,12 @@ export class Logger {
     stdout: Descriptor,
     stderr: Descriptor,
     subprocess: Subprocess,
-    ended: Promise<unknown>,
     afterwards: () => void,
   ) {
     this.stdout = stdout;
     this.stderr = stderr;
     this.#subprocess = subprocess;
-    this.ended = ended.then(() => {
+    this.ended = subprocess.ended.then(() => {
       this.#hasEnded = true;
       afterwards();
     });
@@ -85,29 +77,19 @@ export class Logger {
       return { read: opened.use(new Descriptor(read)), write: opened.use(new Descriptor(write)) };
     };
     const [out, err, ready] = [newPipe(), newPipe(), newPipe()];
-    const subprocess = execa(program, [...uri.searchParams].flat(), {
-      stdio: [
-        'ignore',
-        'ignore',
-        'ignore',
-        toExeca(out.read.fd),
-        toExeca(err.read.fd),
-        toExeca(ready.write.fd),
-      ],
-      env: { CONTAINER_ID: context.id, CONTAINER_NAMESPACE: context.namespace },
-      extendEnv: false,
-      cwd: '/',
-      buffer: false,
-      reject: false,
-      cleanup: false,
-    });
-    reaper.leave(subprocess);
-    ready.write.close();
-    const ended = subprocess.then(({ code, cause }) => ({ code, cause }));
-    if (subprocess.pid === undefined) {
-      const { code = '', cause } = await ended;
-      throw unlaunched(program, code, cause);
+    let subprocess: Subprocess;
+    try {
+      subprocess = reaper.spawn({
+        file: program,
+        args: [...uri.searchParams].flat(),
+        environment: { CONTAINER_ID: context.id, CONTAINER_NAMESPACE: context.namespace },
+        cwd: '/',
+        descriptors: ['ignore', 'ignore', 'ignore', out.read.fd, err.read.fd, ready.write.fd],
+      });
+    } catch (error) {
+      throw unlaunched(program, error);
     }
+    ready.write.close();
     try {
       await readable(ready.read.fd, program, signal);
     } catch (error) {
@@ -116,7 +98,7 @@ export class Logger {
     }
     ready.read.close();
     opened.move();
-    return new Logger(out.write, err.write, subprocess, ended, () => {
+    return new Logger(out.write, err.write, subprocess, () => {
       for (const { read } of [out, err]) bereave(read, program, log);
     });
   }
@@ -181,14 +163,15 @@ function bereave(reader: Descriptor, program: string, log: Log): void {
   void new Pump(reader.fd, nowhere.fd).done.then(close);
 }
 
-function unlaunched(program: string, code: string, cause: unknown): RpcError {
+function unlaunched(program: string, error: unknown): RpcError {
   const reasons: Readonly<Record<string, string>> = {
     ENOENT: 'no such file or directory',
     EACCES: 'permission denied',
     ENOEXEC: 'exec format error',
   };
+  const { code = '' } = error as NodeJS.ErrnoException;
   const make = code === 'ENOENT' ? notFound : unknown;
-  return make(`cannot start the logging binary ${program}: ${reasons[code] ?? messageOf(cause)}`);
+  return make(`cannot start the logging binary ${program}: ${reasons[code] ?? messageOf(error)}`, error);
 }
 
 /** Resolves when the descriptor can be read or has ended. */

@@ -1,4 +1,4 @@
-import { childPids, setChildSubreaper, waitPid } from '../native/native.ts';
+import { childPids, setChildSubreaper, spawn, waitPid, type Program } from '../native/native.ts';
 import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
 import { now } from './timestamp.ts';
 
@@ -10,10 +10,13 @@ export interface Exit {
   readonly at: Timestamp;
 }
 
-/** A child that `child_process` has started and waits for itself. */
-export interface Spawned {
-  readonly pid?: number | undefined;
-  once(event: 'exit', listener: () => void): unknown;
+/** A program that the shim itself has started. */
+export interface Subprocess {
+  readonly pid: number;
+  /** Resolves when it has ended. Never rejects. */
+  readonly ended: Promise<Exit>;
+  /** Sends a signal, unless it has ended: its pid may be another's then. */
+  kill(signal: NodeJS.Signals): void;
 }
 
 /** While it is not disposed, no exit is lost. */
@@ -33,7 +36,6 @@ export interface Expectation extends Disposable {
 export class Reaper {
   readonly #watched = new Map<number, (exit: Exit) => void>();
   readonly #unclaimed = new Map<number, Exit>();
-  readonly #spawned = new Set<number>();
   readonly #sweep = () => this.sweep();
   #expecting = 0;
 
@@ -47,12 +49,48 @@ export class Reaper {
     process.off('SIGCHLD', this.#sweep);
   }
 
-  /** Leaves a child to `child_process`, whose wait would fail if the reaper came first. Call it right after the spawn. */
-  leave(child: Spawned): void {
-    const { pid } = child;
-    if (pid === undefined) return;
-    this.#spawned.add(pid);
-    child.once('exit', () => this.#spawned.delete(pid));
+  /**
+   * Starts a program. Its end is seen between `start` and `stop` only, and does not keep this process running.
+   *
+   * @throws what `spawn` of native/spawn.ts does
+   */
+  spawn(program: Program): Subprocess {
+    const pid = spawn(program);
+    // One that had this pid before.
+    this.#unclaimed.delete(pid);
+    let isRunning = true;
+    const ended = new Promise<Exit>((resolve) => {
+      this.#watched.set(pid, (exit) => {
+        isRunning = false;
+        resolve(exit);
+      });
+    });
+    const kill = (signal: NodeJS.Signals) => void (isRunning && process.kill(pid, signal));
+    return { pid, ended, kill };
+  }
+
+  /**
+   * Runs a program to its end, and kills it when that takes too long.
+   *
+   * @throws what `spawn` does
+   */
+  async run(
+    program: Program,
+    timeoutMs: number,
+    onSpawned?: () => void,
+  ): Promise<{ exit: Exit; hasTimedOut: boolean }> {
+    const subprocess = this.spawn(program);
+    let hasTimedOut = false;
+    const timer = setTimeout(() => {
+      hasTimedOut = true;
+      subprocess.kill('SIGKILL');
+    }, timeoutMs);
+    try {
+      onSpawned?.();
+      return { exit: await subprocess.ended, hasTimedOut };
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Keeps the exits of unknown pids until it is disposed: a new process is about to appear. */
@@ -69,9 +107,7 @@ export class Reaper {
 
   /** Reaps every child that has ended. One signal may stand for several exits. */
   sweep(): void {
-    for (const pid of childPids()) {
-      if (!this.#spawned.has(pid)) this.#reap(pid);
-    }
+    for (const pid of childPids()) this.#reap(pid);
   }
 
   #exitOf(pid: number): Promise<Exit> {

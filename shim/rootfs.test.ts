@@ -25,7 +25,8 @@ const mounts = () =>
     .split('\n')
     .filter((line) => line.includes(target));
 const bind = (source: string, ...options: string[]): Mount => ({ type: 'bind', source, target: '', options });
-const mountAll = (...all: Mount[]) => mountRootfs(all, target, new Reaper());
+const reaper = new Reaper();
+const mountAll = (...all: Mount[]) => mountRootfs(all, target, reaper);
 
 test('mounts are put one on the other, and all are taken away', async () => {
   mkdirSync(join(folder, 'a'));

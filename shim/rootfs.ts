@@ -1,14 +1,17 @@
 import { mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { execa } from 'execa';
 import { constants, mountByKernel, parseMountOptions, unmount } from '../native/native.ts';
 import type { Mount } from '../proto/gen/containerd/types/mount.ts';
 import { failedPrecondition, messageOf, unimplemented } from '../ttrpc/errors.ts';
 import type { Reaper } from './reaper.ts';
+import { openScratch, readScratch } from './scratch.ts';
 
 /** A filesystem may stay busy for a moment after its last process has gone. */
 const BUSY_ATTEMPTS = 50;
 const BUSY_PAUSE_MS = 20;
+/** mount(8) may take this long; then it is killed. */
+const PROGRAM_TIMEOUT_MS = 120_000;
 
 /**
  * Mounts a container's root filesystem, mount over mount; undoes those that succeeded when one fails.
@@ -65,13 +68,16 @@ async function mountByProgram(
   reaper: Reaper,
 ): Promise<void> {
   const flags = options.length === 0 ? [] : ['-o', options.join(',')];
-  const subprocess = execa('mount', ['-t', type, ...flags, source, target], {
-    reject: false,
-    cleanup: false,
-  });
-  reaper.leave(subprocess);
-  const { failed, stderr, code } = await subprocess;
-  if (failed) throw new Error(stderr?.trim() || `mount: ${code ?? 'failed'}`);
+  using stderr = openScratch(dirname(target));
+  const program = {
+    file: 'mount',
+    args: ['-t', type, ...flags, source, target],
+    environment: process.env,
+    cwd: '.',
+    descriptors: ['ignore', 'ignore', stderr.fd],
+  } as const;
+  const { exit } = await reaper.run(program, PROGRAM_TIMEOUT_MS);
+  if (exit.status !== 0) throw new Error(readScratch(stderr).trim() || `mount: exit status ${exit.status}`);
 }
 
 function shorten(text: string): string {

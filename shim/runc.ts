@@ -1,6 +1,5 @@
 import { fstatSync, openSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { execa } from 'execa';
 import type { CheckpointOptions, Options } from '../proto/gen/containerd/runtime/runc.ts';
 import {
   failedPrecondition,
@@ -14,6 +13,7 @@ import { Descriptor } from './descriptor.ts';
 import { findExecFifo } from './exec-fifo.ts';
 import type { Reaper } from './reaper.ts';
 import { runtimeRoot } from './options.ts';
+import { openScratch, readScratch } from './scratch.ts';
 
 /** What a process gets as one of its standard descriptors; `ignore` is /dev/null. */
 export type Handed = number | 'ignore';
@@ -34,9 +34,10 @@ export interface Launch {
 interface Invocation {
   readonly stdio?: HandedStdio;
   readonly onSpawned?: () => void;
-  readonly input?: string;
-  /** What it prints on standard output is wanted. */
-  readonly printed?: boolean;
+  /** What it reads on standard input. */
+  readonly input?: Descriptor;
+  /** Where what it prints on standard output is wanted. */
+  readonly output?: Descriptor;
   readonly log?: string;
 }
 
@@ -47,7 +48,7 @@ const TIMEOUT_MS = 120_000;
  * Variables that mean something to runc itself and are meant for the daemon: a NOTIFY_SOCKET or LISTEN_FDS that leaks into it
  * changes the container (runc's notify_socket.go, utils_linux.go).
  */
-const NOT_FOR_RUNTIME = new Set(['NOTIFY_SOCKET', 'LISTEN_FDS', 'LISTEN_PID', 'LISTEN_FDNAMES']);
+const NOT_FOR_RUNTIME = ['NOTIFY_SOCKET', 'LISTEN_FDS', 'LISTEN_PID', 'LISTEN_FDNAMES'];
 
 /** The OCI runtime, driven by its command line as runc defines it. Every failure is an RpcError with the runtime's own words. */
 export class Runc {
@@ -154,16 +155,19 @@ export class Runc {
 
   /** @param resources JSON of `LinuxResources` */
   async update(resources: string): Promise<void> {
-    const input = { input: resources };
-    await this.#run(['update', '--resources', '-', this.#id], 'OCI runtime update failed', input);
+    using input = openScratch(this.#bundle, resources);
+    await this.#run(['update', '--resources', '-', this.#id], 'OCI runtime update failed', {
+      input,
+    });
   }
 
   /** The pids of the container's processes, by the runtime's knowledge. */
   async ps(): Promise<number[]> {
-    const text = await this.#run(['ps', '--format', 'json', this.#id], 'OCI runtime ps failed', {
-      printed: true,
+    using output = openScratch(this.#bundle);
+    await this.#run(['ps', '--format', 'json', this.#id], 'OCI runtime ps failed', {
+      output,
     });
-    return JSON.parse(text) as number[];
+    return JSON.parse(readScratch(output)) as number[];
   }
 
   /**
@@ -224,47 +228,30 @@ export class Runc {
     }
   }
 
-  /** Runs the runtime to its end. Returns what it printed, when that is asked for. */
-  async #run(args: string[], failure: string, invocation: Invocation = {}): Promise<string> {
+  /** Runs the runtime to its end. */
+  async #run(args: string[], failure: string, invocation: Invocation = {}): Promise<void> {
     const log = invocation.log ?? join(this.#bundle, 'runc.log');
     // Not pipes: a hook that leaves a process behind would hold them open, and so hold up the call.
-    using output = new Descriptor(openSync(log, 'a', 0o600));
-    const before = fstatSync(output.fd).size;
-    const [stdin, stdout, stderr] = invocation.stdio ?? ['ignore', 'ignore', output.fd];
-    const { input, printed = false } = invocation;
-    const subprocess = execa(
-      this.#binary,
-      [...this.#globals, '--log', log, '--log-format', 'json', ...args],
-      {
-        stdin: input === undefined ? toExeca(stdin) : 'pipe',
-        stdout: printed ? 'pipe' : toExeca(stdout),
-        stderr: toExeca(stderr),
-        ...(input === undefined ? {} : { input }),
-        // The bundle may be gone when the last call is made.
-        cwd: '/',
-        env: environment(),
-        extendEnv: false,
-        reject: false,
-        cleanup: false,
-        timeout: TIMEOUT_MS,
-        killSignal: 'SIGKILL',
-      },
-    );
-    this.#reaper.leave(subprocess);
-    invocation.onSpawned?.();
-    const result = await subprocess;
-    if (!result.failed) return printed ? String(result.stdout) : '';
-    if (result.code === 'ENOENT') throw missing(this.#binary, failure);
+    using stderr = new Descriptor(openSync(log, 'a', 0o600));
+    const before = fstatSync(stderr.fd).size;
+    const { input, output } = invocation;
+    const program = {
+      file: this.#binary,
+      args: [...this.#globals, '--log', log, '--log-format', 'json', ...args],
+      environment: environment(),
+      // The bundle may be gone when the last call is made.
+      cwd: '/',
+      descriptors: invocation.stdio ?? [input?.fd ?? 'ignore', output?.fd ?? 'ignore', stderr.fd],
+    };
+    const running = this.#reaper.run(program, TIMEOUT_MS, invocation.onSpawned);
+    const { exit, hasTimedOut } = await running.catch((error: unknown) => {
+      throw unstarted(this.#binary, failure, error);
+    });
+    if (exit.status === 0) return;
+    const outcome = hasTimedOut ? `killed after ${TIMEOUT_MS / 1000} s` : `exit status ${exit.status}`;
     const words = lastError(readIfThere(log).subarray(before).toString());
-    throw unknown(
-      `${failure}: ${words ?? `${this.#binary} did not terminate successfully: ${outcome(result)}`}`,
-    );
+    throw unknown(`${failure}: ${words ?? `${this.#binary} did not terminate successfully: ${outcome}`}`);
   }
-}
-
-/** execa hands on any descriptor; its types list only the first few. */
-export function toExeca(handed: Handed): 'ignore' | 3 {
-  return handed as 'ignore' | 3;
 }
 
 function launchArguments(launch: Launch): string[] {
@@ -273,14 +260,15 @@ function launchArguments(launch: Launch): string[] {
   return ['--pid-file', pidFile, ...console];
 }
 
-function environment(): Record<string, string> {
-  const variables = Object.entries(process.env).filter(
-    (entry): entry is [string, string] => entry[1] !== undefined && !NOT_FOR_RUNTIME.has(entry[0]),
-  );
-  return Object.fromEntries(variables);
+function environment(): NodeJS.ProcessEnv {
+  const variables = { ...process.env };
+  for (const name of NOT_FOR_RUNTIME) delete variables[name];
+  return variables;
 }
 
-function missing(binary: string, failure: string): RpcError {
+function unstarted(binary: string, failure: string, error: unknown): RpcError {
+  if (!(error instanceof Error) || !('code' in error) || error.code !== 'ENOENT')
+    return unknown(`${failure}: ${messageOf(error)}`, error);
   const where = binary.includes('/') ? 'no such file or directory' : 'executable file not found in $PATH';
   return notFound(`${failure}: exec: "${binary}": ${where}`);
 }
@@ -301,17 +289,6 @@ export function lastError(text: string): string | undefined {
     }
   }
   return logged ?? plain;
-}
-
-function outcome(result: {
-  exitCode?: number;
-  signal?: string;
-  timedOut: boolean;
-  message?: string;
-}): string {
-  if (result.timedOut) return `killed after ${TIMEOUT_MS / 1000} s`;
-  if (result.signal !== undefined) return `signal ${result.signal}`;
-  return result.exitCode === undefined ? String(result.message) : `exit status ${result.exitCode}`;
 }
 
 /** A log; empty without one. */
