@@ -26,9 +26,14 @@ function exits(daemon: Daemon): Map<string, number> {
 /** Children of a process, by state. */
 function childrenOf(pid: number): string[] {
   const pids = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').trim().split(' ');
-  return pids
-    .filter(Boolean)
-    .map((child) => readFileSync(`/proc/${child}/stat`, 'latin1').split(') ')[1]![0]!);
+  return pids.filter(Boolean).flatMap((child) => {
+    try {
+      return [readFileSync(`/proc/${child}/stat`, 'latin1').split(') ')[1]![0]!];
+    } catch {
+      // It has been reaped meanwhile.
+      return [];
+    }
+  });
 }
 
 test('30 execs at once exit with their own codes, each told once and after its start', async () => {

@@ -1,7 +1,7 @@
 /**
  * A task's directory, `<state>/tasks/<namespace>/<id>/`: the OCI bundle and what is needed to find the task again.
  *
- * The file operations are synchronous: they are few and small, the state directory is on tmpfs (gone at reboot by
+ * The file operations but the removal are synchronous: they are few and small, the state directory is on tmpfs (gone at reboot by
  * decision), and there a trip to the thread pool costs more than the operation itself.
  */
 import { randomBytes } from 'node:crypto';
@@ -15,19 +15,22 @@ import {
   renameSync,
   rmdirSync,
   fstatSync,
-  unlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { rm } from 'node:fs/promises';
+import { removeTree } from '../../native/native.ts';
 import type { ContainerId, Namespace } from '../identifiers.ts';
 import { parseId, parseNamespace } from '../identifiers.ts';
 import { type Bootstrap, formatBootstrap, parseBootstrap } from './bootstrap.ts';
 import { type ExitRecord, formatExit, parseExit } from './exit.ts';
 import { unmountAll, unmountBelow } from './rootfs.ts';
+import { Turnstile } from './turnstile.ts';
 
 const DIRECTORY_MODE = 0o711;
 const FILE_MODE = 0o600;
+
+/** Each removal has a thread, and a disk does not get faster by many. */
+const removals = new Turnstile(2);
 
 export interface BundleContent {
   /** The OCI spec as the client gave it. */
@@ -236,29 +239,20 @@ export function exitOfRemains(remains: Remains): ExitRecord | undefined {
   return undefined;
 }
 
-/** Removes a hidden directory. Directories in it that are not empty are searched for mounts before they are emptied. */
-export async function removeRemains(path: string): Promise<void> {
-  for (const entry of entries(path)) {
-    const child = join(path, entry);
+/**
+ * Removes a hidden directory, on a thread of its own: where the state directory is on a disk, each file is some time's wait. What
+ * is still mounted in it is unmounted, and keeps its content.
+ */
+export function removeRemains(path: string): Promise<void> {
+  return removals.pass(async () => {
     try {
-      unlinkSync(child);
+      await removeTree(path);
     } catch (error) {
-      if (hasCode(error, 'ENOENT')) continue;
-      if (!hasCode(error, 'EISDIR') && !hasCode(error, 'EPERM')) throw error;
-      await removeDirectory(child);
+      if (!hasCode(error, 'EXDEV') && !hasCode(error, 'EBUSY')) throw error;
+      unmountBelow(path);
+      await removeTree(path);
     }
-  }
-  rmdirSync(path);
-}
-
-async function removeDirectory(path: string): Promise<void> {
-  try {
-    rmdirSync(path);
-  } catch (error) {
-    if (!hasCode(error, 'ENOTEMPTY') && !hasCode(error, 'EBUSY')) throw error;
-    unmountBelow(path);
-    await rm(path, { recursive: true, force: true });
-  }
+  });
 }
 
 function entries(path: string): string[] {
