@@ -17,7 +17,7 @@ import { Streams } from './distribution/streams.ts';
 import { Exchange } from './events/exchange.ts';
 import { Collector } from './gc/collector.ts';
 import { contentResource, ingestResource } from './gc/content.ts';
-import { containerResource, imageResource, leaseResource } from './gc/records.ts';
+import { containerResource, imageResource, leaseResource, sandboxResource } from './gc/records.ts';
 import { GcScheduler, schedulerOptions } from './gc/scheduler.ts';
 import { GrpcServer } from './grpc/server.ts';
 import { Health } from './health.ts';
@@ -124,6 +124,7 @@ export class Daemon {
     const collected = [
       leaseResource,
       containerResource,
+      sandboxResource,
       imageResource((namespace, name) => images.deleted(namespace, name)),
       ingestResource(content),
       contentResource(content),

@@ -31,6 +31,7 @@ import { type ServerIdentity, introspectionService } from './services/introspect
 import { leasesService } from './services/leases.ts';
 import { namespacesService } from './services/namespaces.ts';
 import { type Networking, networkService } from './services/network.ts';
+import { sandboxControllerService, sandboxStoreService } from './services/sandbox.ts';
 import { snapshotsService } from './services/snapshots.ts';
 import { streamingService } from './services/streaming.ts';
 import { tasksService } from './services/tasks.ts';
@@ -213,6 +214,13 @@ export const table: readonly Plugin[] = [
     platforms: native,
     exports: ({ state }) => ({ path: join(state, 'netns') }),
     serve: ({ networking }) => networkService(networking),
+  },
+  { type: Type.Grpc, id: 'sandbox-controllers', requires: [], serve: () => sandboxControllerService() },
+  {
+    type: Type.Grpc,
+    id: 'sandboxes',
+    requires: [Type.Metadata],
+    serve: ({ metadata }) => sandboxStoreService(metadata.sandboxes),
   },
   {
     type: Type.Grpc,

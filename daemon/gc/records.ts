@@ -2,6 +2,7 @@
 import { Container } from '../../proto/gen/containerd/services/containers.ts';
 import { Image } from '../../proto/gen/containerd/services/images.ts';
 import { Lease } from '../../proto/gen/containerd/services/leases.ts';
+import { Sandbox } from '../../proto/gen/containerd/types/sandbox.ts';
 import type { MessageType } from '../../ttrpc/service.ts';
 import type { Namespace } from '../identifiers.ts';
 import type { Reader } from '../metadata/database.ts';
@@ -45,6 +46,12 @@ export const containerResource: GcResource = recordResource({
     references: snapshotter === '' ? [] : [{ kind: `snapshot/${snapshotter}`, id: snapshotKey }],
     labels,
   }),
+});
+
+export const sandboxResource: GcResource = recordResource({
+  kind: Kind.Sandbox,
+  type: Sandbox,
+  facts: ({ labels }) => ({ root: true, references: [], labels }),
 });
 
 /** @param deleted is told of each image that has expired and is gone */

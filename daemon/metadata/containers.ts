@@ -5,7 +5,7 @@ import { type Fields, inMap, parseFilters, present } from '../filters/filter.ts'
 import { type ContainerId, type Namespace, checkIdentifier, checkLabels, parseId } from '../identifiers.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Database } from './database.ts';
-import { set } from './labels.ts';
+import { set, withEntry } from './labels.ts';
 import { ensureNamespace } from './namespaces.ts';
 import { type Key, Kind } from './schema.ts';
 
@@ -128,16 +128,6 @@ function withField(old: Container, from: Container, path: string): Container {
       }
       throw invalidArgument(`cannot update "${path}" field on "${from.id}": invalid argument`);
   }
-}
-
-interface Entries<T> {
-  readonly [key: string]: T;
-}
-
-function withEntry<T>(old: Entries<T>, from: Entries<T>, path: string): { [key: string]: T } {
-  const key = path.slice(path.indexOf('.') + 1);
-  const rest = Object.entries(old).filter(([name]) => name !== key);
-  return Object.fromEntries(Object.hasOwn(from, key) ? [...rest, [key, from[key]!]] : rest);
 }
 
 function check(container: Container, what: string): void {

@@ -14,6 +14,7 @@ export const formatKey: Key = ['', 'format'];
 export const Kind = {
   Namespace: 'namespace',
   Container: 'container',
+  Sandbox: 'sandbox',
   Lease: 'lease',
   LeaseResource: 'lease-resource',
   Content: 'content',
@@ -35,6 +36,7 @@ export const contents: readonly { readonly kind: string; readonly plural: string
   { kind: Kind.Image, plural: 'images' },
   { kind: Kind.Content, plural: 'blobs' },
   { kind: Kind.Container, plural: 'containers' },
+  { kind: Kind.Sandbox, plural: 'sandboxes' },
   { kind: Kind.Network, plural: 'networks' },
 ];
 

@@ -3,11 +3,13 @@ import { ContainerStore } from './containers.ts';
 import { Database } from './database.ts';
 import { LeaseStore } from './leases.ts';
 import { NamespaceStore } from './namespaces.ts';
+import { SandboxStore } from './sandboxes.ts';
 
 export class MetadataStore {
   readonly namespaces: NamespaceStore;
   readonly containers: ContainerStore;
   readonly leases: LeaseStore;
+  readonly sandboxes: SandboxStore;
   /** For the stores of what is not only records: content, images, snapshots. */
   readonly database: Database;
 
@@ -16,6 +18,7 @@ export class MetadataStore {
     this.namespaces = new NamespaceStore(database);
     this.containers = new ContainerStore(database);
     this.leases = new LeaseStore(database);
+    this.sandboxes = new SandboxStore(database);
   }
 
   /**

@@ -64,6 +64,7 @@ export interface ListImagesResponse {
 export interface DeleteImageRequest {
   name: string;
   sync: boolean;
+  target?: Descriptor | undefined;
 }
 
 function createBaseImage(): Image {
@@ -706,7 +707,7 @@ export const ListImagesResponse: MessageFns<ListImagesResponse> = {
 };
 
 function createBaseDeleteImageRequest(): DeleteImageRequest {
-  return { name: "", sync: false };
+  return { name: "", sync: false, target: undefined };
 }
 
 export const DeleteImageRequest: MessageFns<DeleteImageRequest> = {
@@ -716,6 +717,9 @@ export const DeleteImageRequest: MessageFns<DeleteImageRequest> = {
     }
     if (message.sync !== false) {
       writer.uint32(16).bool(message.sync);
+    }
+    if (message.target !== undefined) {
+      Descriptor.encode(message.target, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -749,6 +753,14 @@ export const DeleteImageRequest: MessageFns<DeleteImageRequest> = {
             message.sync = reader.bool();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.target = Descriptor.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -768,6 +780,9 @@ export const DeleteImageRequest: MessageFns<DeleteImageRequest> = {
     const message = createBaseDeleteImageRequest();
     message.name = object.name ?? "";
     message.sync = object.sync ?? false;
+    message.target = (object.target !== undefined && object.target !== null)
+      ? Descriptor.fromPartial(object.target)
+      : undefined;
     return message;
   },
 };
