@@ -19,6 +19,7 @@ import {
   text,
   texts,
 } from './schema.ts';
+import { metricsSettings } from './metrics/settings.ts';
 import { proxyPlugin } from './proxy/settings.ts';
 import { pluginSettings } from './plugin-settings.ts';
 
@@ -67,6 +68,7 @@ const schema = table({
     gid: absent([0], 'there is no debugging socket'),
     format: absent(['', 'json'], 'the log is JSON, a line each'),
   }),
+  metrics: metricsSettings,
   /** How Moor's own shims are started: forked from one template, or each afresh. */
   shim: table({ spawn: choice(['fork', 'exec'] as const, 'fork') }),
   timeouts: table({

@@ -25,6 +25,7 @@ import { ImageStore } from './images/store.ts';
 import { LoadedPlugins, checkPluginNames, isDisabled } from './loaded-plugins.ts';
 import { DirectoryLock } from './lock.ts';
 import type { Logger } from './log.ts';
+import { MetricsEndpoint } from './metrics/endpoint.ts';
 import { MetadataStore } from './metadata/store.ts';
 import { Links } from './network/links.ts';
 import { Networks } from './network/networks.ts';
@@ -173,7 +174,9 @@ export class Daemon {
     log.info(recovered, 'tasks recovered');
 
     const checkpoints = new CheckpointImages(join(config.root, 'checkpoints'), content, walking);
-
+    const disabled = isDisabled(config, 'Monitor', 'cgroups');
+    const metrics = new MetricsEndpoint(disabled ? { ...config.metrics, address: '' } : config.metrics, log);
+    this.#opened.use(metrics);
     const identity = readIdentity(config.root);
     const health = this.#health;
     const core = {
@@ -189,13 +192,15 @@ export class Daemon {
       streams: new Streams(),
       collections,
       networking,
+      metrics,
       exchange,
       tasks,
       health,
       identity,
     };
+    await metrics.open({ tasks, collections, exchange, metadata: database });
     await proxies.check(log);
-    await this.#serveClients(new LoadedPlugins(core, log));
+    await this.#serveClients(new LoadedPlugins(core, log), metrics);
     exchange.serve();
     collections.start();
     tasks.prepare();
@@ -243,12 +248,13 @@ export class Daemon {
     await server.listenFd(fd);
   }
 
-  async #serveClients(plugins: LoadedPlugins): Promise<void> {
+  async #serveClients(plugins: LoadedPlugins, { calls }: MetricsEndpoint): Promise<void> {
     const { grpc } = this.#config;
     const server = new GrpcServer({
       maxReceiveBytes: grpc.max_recv_message_size,
       maxSendBytes: grpc.max_send_message_size,
       log: this.#log,
+      observer: calls,
     });
     for (const service of plugins.services) server.add(service);
     const fd = await openSocket(grpc.address, grpc);

@@ -17,6 +17,7 @@ import { type Service, service } from './grpc/server.ts';
 import type { Health } from './health.ts';
 import type { LoadedPlugins } from './loaded-plugins.ts';
 import type { ImageStore } from './images/store.ts';
+import type { MetricsEndpoint } from './metrics/endpoint.ts';
 import type { MetadataStore } from './metadata/store.ts';
 import type { TaskManager } from './runtime/manager.ts';
 import type { Proxies } from './proxy/proxies.ts';
@@ -59,6 +60,7 @@ export interface Core {
   readonly streams: Streams;
   readonly collections: GcScheduler;
   readonly networking: Networking;
+  readonly metrics: MetricsEndpoint;
   readonly exchange: Exchange;
   readonly tasks: TaskManager;
   readonly health: Health;
@@ -72,6 +74,7 @@ export const Type = {
   Gc: 'io.containerd.gc.v1',
   Internal: 'io.containerd.internal.v1',
   Metadata: 'io.containerd.metadata.v1',
+  Monitor: 'io.containerd.monitor.v1',
   Runtime: 'io.containerd.runtime.v2',
   Snapshotter: 'io.containerd.snapshotter.v1',
   Streaming: 'io.containerd.streaming.v1',
@@ -143,6 +146,17 @@ export const table: readonly Plugin[] = [
       return platforms.length > 0 ? platforms : native();
     },
     exports: ({ root, state }) => ({ root, state: join(state, 'tasks') }),
+  },
+  {
+    // Has its name from what containerd measures containers by; here it is the endpoint too.
+    type: Type.Monitor,
+    id: 'cgroups',
+    requires: [Type.Event, Type.Runtime],
+    platforms: native,
+    exports: ({ metrics: { address } }): { [key: string]: string } => (address === '' ? {} : { address }),
+    check: ({ metrics }) => {
+      if (metrics.failure !== undefined) throw metrics.failure;
+    },
   },
   { type: Type.Gc, id: 'scheduler', requires: [Type.Metadata] },
   { type: Type.Internal, id: 'restart', requires: [Type.Event, Type.Service], check: () => undefined },

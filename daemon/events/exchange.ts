@@ -40,9 +40,20 @@ export class Exchange {
   #missed: Missed | undefined = { recovered: [], ends: [], back: new Set() };
   #serving = false;
   #timer: NodeJS.Timeout | undefined;
+  #published = 0;
 
   constructor(log: Logger) {
     this.#log = log;
+  }
+
+  /** Events so far. */
+  get published(): number {
+    return this.#published;
+  }
+
+  /** Subscriptions now. */
+  get subscribers(): number {
+    return this.#subscribers.size;
   }
 
   /**
@@ -100,6 +111,7 @@ export class Exchange {
   }
 
   #send(envelope: Envelope): void {
+    this.#published += 1;
     this.#log.debug(
       { topic: envelope.topic, ns: envelope.namespace, type: envelope.event?.typeUrl },
       'event',

@@ -57,6 +57,15 @@ const AFTER_FAILURE = 1000;
 /** Of setTimeout. */
 const MAX_DELAY = 2 ** 31 - 1;
 
+/** What collections have come to since the daemon has started. */
+export interface Statistics {
+  readonly runs: number;
+  readonly failures: number;
+  readonly seconds: number;
+  /** Objects. */
+  readonly removed: number;
+}
+
 interface Waiter {
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
@@ -77,6 +86,8 @@ export class GcScheduler implements Collections {
   /** Of all collections so far. */
   #spent = 0;
   #count = 0;
+  #failures = 0;
+  #removed = 0;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
   #closed = false;
@@ -91,6 +102,11 @@ export class GcScheduler implements Collections {
       if (deletion) this.#deletions += 1;
       if (deletion || this.#mutations === options.mutationThreshold) this.#schedule();
     });
+  }
+
+  get statistics(): Statistics {
+    const runs = this.#count + this.#failures;
+    return { runs, failures: this.#failures, seconds: this.#spent / 1000, removed: this.#removed };
   }
 
   /** Begins to collect by itself. */
@@ -159,11 +175,13 @@ export class GcScheduler implements Collections {
     try {
       const collected = await this.#collector.collect();
       this.#report(collected);
+      this.#removed += collected.removed.length;
       this.#expires = collected.expires;
       pause = this.#interval(collected.elapsed);
       for (const { resolve } of waiters) resolve();
     } catch (error) {
       this.#log.error({ err: error }, 'garbage collection failed');
+      this.#failures += 1;
       pause = this.#interval(0) + AFTER_FAILURE;
       // Its garbage is still there.
       this.#deletions += 1;

@@ -16,6 +16,7 @@ export class OpenCall implements CallContext {
   #stopped: RpcError | undefined;
   #metadata: Metadata | undefined;
   #finished = false;
+  #isLate = false;
 
   constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, answer: Answer, waits: boolean) {
     this.stream = stream;
@@ -53,12 +54,18 @@ export class OpenCall implements CallContext {
     this.#abort?.abort(reason);
   }
 
+  /** Its caller has been told that it took too long. */
+  get isLate(): boolean {
+    return this.#isLate;
+  }
+
   finish(): void {
     this.#finished = true;
     clearTimeout(this.#deadline);
   }
 
   #late(): void {
+    this.#isLate = true;
     this.answer.fail({ code: Code.DeadlineExceeded, details: 'context deadline exceeded' });
     this.stop(cancelled('its deadline has passed'));
   }

@@ -2,12 +2,13 @@
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { setImmediate } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { cancelled, invalidArgument, messageOf, unimplemented } from '../../ttrpc/errors.ts';
+import { Code, cancelled, invalidArgument, messageOf, unimplemented } from '../../ttrpc/errors.ts';
 import type { CallContext, MethodDefinition } from '../../ttrpc/service.ts';
 import { Answer } from './answer.ts';
 import { OpenCall, type OpenCalls } from './call.ts';
 import { FrameReader } from './frame.ts';
 import { Interruptible } from './interruptible.ts';
+import type { CallObserver, ObservedCall } from './observer.ts';
 import { statusOf } from './status.ts';
 
 /** A method with the function that serves it. The kinds of the two streams are in the definition. */
@@ -24,6 +25,7 @@ export interface ServedMethod {
 export interface Serving {
   readonly calls: OpenCalls;
   readonly log: Logger;
+  readonly observer?: CallObserver | undefined;
   /** Bytes of one message at most. */
   readonly maxReceiveBytes: number;
   readonly maxSendBytes: number;
@@ -34,27 +36,36 @@ export async function serve(
   method: ServedMethod,
   stream: ServerHttp2Stream,
   headers: IncomingHttpHeaders,
-  { calls, log, maxReceiveBytes, maxSendBytes }: Serving,
+  { calls, log, observer, maxReceiveBytes, maxSendBytes }: Serving,
 ): Promise<void> {
   const { definition, implementation } = method;
   const answer = new Answer(stream, maxSendBytes);
   const call = new OpenCall(stream, headers, answer, method.waits || definition.responseStream);
+  const { path } = method;
+  const { requestStream, responseStream } = definition;
+  const observed = observer?.started({ path, requestStream, responseStream });
+  let code: Code = Code.Ok;
   calls.open(call);
   try {
     const request = definition.requestStream
-      ? requestsOf(definition, call, maxReceiveBytes)
+      ? requestsOf(definition, call, maxReceiveBytes, observed)
       : decode(definition, await onlyMessage(stream, maxReceiveBytes));
+    if (!requestStream) observed?.received();
     if (definition.responseStream) {
       const responses = implementation(request, call) as AsyncIterable<unknown>;
-      await send(responses[Symbol.asyncIterator](), call, definition);
+      await send(responses[Symbol.asyncIterator](), call, definition, observed);
     } else {
       answer.write(encode(definition, await implementation(request, call)));
+      observed?.sent();
     }
     answer.end();
   } catch (error) {
     // Nothing happens when the caller is gone.
-    answer.fail(statusOf(error, method.path, log));
+    const status = statusOf(error, path, log);
+    code = call.isLate ? Code.DeadlineExceeded : status.code;
+    answer.fail(status);
   } finally {
+    observed?.handled(code);
     calls.finish(call);
   }
 }
@@ -110,11 +121,15 @@ async function* requestsOf(
   definition: MethodDefinition,
   { stream, signal }: OpenCall,
   limit: number,
+  observed: ObservedCall | undefined,
 ): AsyncGenerator<unknown, void, undefined> {
   const reader = new FrameReader(limit);
   try {
     for await (const chunk of stream.iterator({ destroyOnReturn: false }))
-      for (const message of reader.push(chunk as Buffer)) yield decode(definition, message);
+      for (const message of reader.push(chunk as Buffer)) {
+        observed?.received();
+        yield decode(definition, message);
+      }
   } catch (error) {
     // The stream of a cancelled call is destroyed; why is known better here.
     throw signal.aborted ? signal.reason : error;
@@ -130,6 +145,7 @@ async function send(
   responses: AsyncIterator<unknown>,
   { signal, stream, answer }: OpenCall,
   definition: MethodDefinition,
+  observed: ObservedCall | undefined,
 ): Promise<void> {
   const waiting = new Interruptible(signal);
   let done = false;
@@ -145,6 +161,7 @@ async function send(
         return;
       }
       if (!answer.write(encode(definition, result.value))) await waiting.wait(drained(stream));
+      observed?.sent();
       next = responses.next();
     }
   } finally {

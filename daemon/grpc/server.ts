@@ -14,12 +14,15 @@ import type { ServiceDefinition, ServiceImplementation } from '../../ttrpc/servi
 import { Answer } from './answer.ts';
 import { OpenCalls } from './call.ts';
 import { type ServedMethod, type Serving, serve } from './method.ts';
+import type { CallObserver } from './observer.ts';
 
 export interface GrpcServerOptions {
   /** Bytes of one message at most. */
   readonly maxReceiveBytes: number;
   readonly maxSendBytes: number;
   readonly log: Logger;
+  /** Is told of every call. */
+  readonly observer?: CallObserver | undefined;
 }
 
 /** A service's definition with its implementation, ready for either wire. */

@@ -23,10 +23,12 @@ const START_TIMEOUT_MS = 30_000;
 
 export class ForeignShim implements Launcher {
   readonly own = false;
+  readonly runtime: string;
   readonly #options: ForeignShimOptions;
 
   constructor(options: ForeignShimOptions) {
     this.#options = options;
+    this.runtime = options.runtime;
   }
 
   async start(bundle: Bundle): Promise<StartedShim> {

@@ -19,6 +19,8 @@ export interface StartedShim {
 }
 
 export interface Launcher {
+  /** The runtime's name as clients know it. */
+  readonly runtime: string;
   /** Moor's own shim keeps its events until they are acknowledged, and writes its own exit record. */
   readonly own: boolean;
   /**

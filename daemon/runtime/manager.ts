@@ -79,6 +79,7 @@ export class TaskManager {
   /** Creations under way; each resolves when it is done or undone. */
   readonly #creations = new Map<string, Promise<void>>();
   readonly #removals = new Set<Promise<void>>();
+  #foreignTasks = 0;
 
   constructor(options: TaskManagerOptions) {
     const { state, addresses, events, log, debug, spawn } = options;
@@ -124,6 +125,7 @@ export class TaskManager {
       this.#creations.delete(key);
       resolve();
     }
+    if (!launcher.own) this.#foreignTasks += 1;
     this.#departed.delete(key);
     return task;
   }
@@ -139,6 +141,16 @@ export class TaskManager {
   /** All tasks of a namespace. */
   list(namespace: Namespace): Task[] {
     return [...this.#tasks.values()].filter((task) => task.namespace === namespace && task.visible);
+  }
+
+  /** All tasks of all namespaces. */
+  all(): Task[] {
+    return [...this.#tasks.values()].filter((task) => task.visible);
+  }
+
+  /** Shims started so far: forked or executed, of Moor's own; and such as other people have made. */
+  get started(): { fork: number; exec: number; foreign: number } {
+    return { ...this.#own.started, foreign: this.#foreignTasks };
   }
 
   /** What a shim's event says of the end of a process; undefined for any other event. */

@@ -29,6 +29,9 @@ export interface OwnShimOptions {
 
 export type ShimSpawn = 'fork' | 'exec';
 
+/** What clients ask for when they ask for nothing in particular. */
+const OWN_RUNTIME = 'io.containerd.runc.v2';
+
 /** How many connections may wait for a shim that is busy; one daemon makes one. */
 const BACKLOG = 16;
 
@@ -52,6 +55,9 @@ export function runcRoot(state: string): string {
 
 export class OwnShim implements Launcher {
   readonly own = true;
+  readonly runtime = OWN_RUNTIME;
+  /** How many were started, in which way. */
+  readonly started = { fork: 0, exec: 0 };
   readonly #options: OwnShimOptions;
   readonly #template: ShimTemplate | undefined;
 
@@ -81,13 +87,18 @@ export class OwnShim implements Launcher {
    */
   async start(bundle: Bundle): Promise<StartedShim> {
     const address = this.#socketPath();
-    const bootstrap = { runtime: 'io.containerd.runc.v2', binary: '', apiVersion: 3, address } as const;
+    const bootstrap = { runtime: OWN_RUNTIME, binary: '', apiVersion: 3, address } as const;
     bundle.writeBootstrap(bootstrap, 'first');
     const forked = await this.#fork(bundle, address);
-    if (forked !== undefined) return { bootstrap, pid: forked.pid };
+    if (forked !== undefined) {
+      this.started.fork += 1;
+      return { bootstrap, pid: forked.pid };
+    }
     const socket = listenUnix(address, BACKLOG);
     try {
-      return { bootstrap, pid: await this.#spawn(bundle, socket) };
+      const pid = await this.#spawn(bundle, socket);
+      this.started.exec += 1;
+      return { bootstrap, pid };
     } finally {
       closeSync(socket);
     }

@@ -77,6 +77,11 @@ export class Task {
     return this.#pid;
   }
 
+  /** The runtime's name. */
+  get runtime(): string {
+    return this.launcher.runtime;
+  }
+
   /** It can be found by its id. */
   get visible(): boolean {
     const { kind } = this.#link.life;
