@@ -29,7 +29,7 @@ const cpu: readonly V2[] = [
 ];
 
 /** Of memory.stat, by the names that the kernel gives them too. Those of events are counts, whatever the unit says. */
-const memoryStats: readonly (readonly [name: string, field: keyof MemoryStat & string])[] = [
+const memoryStats: readonly (readonly [name: string, field: Exclude<keyof MemoryStat, 'psi'>])[] = [
   ['usage', 'usage'],
   ['usage_limit', 'usageLimit'],
   ['swap_usage', 'swapUsage'],
@@ -69,10 +69,11 @@ const memoryStats: readonly (readonly [name: string, field: keyof MemoryStat & s
 
 const memory: readonly V2[] = [
   ...memoryStats.map(([name, field]) =>
-    single<Metrics>(`memory_${name}_bytes`, `The ${name} amount (cgroup v2)`, ({ memory }) => {
-      const value = memory?.[field];
-      return typeof value === 'bigint' ? value : undefined;
-    }),
+    single<Metrics>(
+      `memory_${name}_bytes`,
+      `The ${name} amount (cgroup v2)`,
+      ({ memory }) => memory?.[field],
+    ),
   ),
   single(
     'memory_oom_total',

@@ -38,7 +38,9 @@ export class ContentUsage {
     const seen = new Set<string>();
     let bytes = 0n;
     let steps = 0;
-    for (const [namespace = ''] of [...this.#reader.rest(['', Kind.Namespace])]) {
+    // Read before the first pause: a range of what is being changed meanwhile may end early.
+    const namespaces = Array.from(this.#reader.rest(['', Kind.Namespace]), ([name = '']) => name);
+    for (const namespace of namespaces) {
       for (const { id, value } of this.#reader.list([namespace, Kind.Content], Info)) {
         if (!seen.has(id)) bytes += value.size;
         seen.add(id);

@@ -125,7 +125,7 @@ async function send(
   response: ServerResponse,
 ): Promise<void> {
   const text = Readable.from(expose(families), { objectMode: false });
-  if (!/\bgzip\b/.test(String(request.headers['accept-encoding'] ?? ''))) return pipeline(text, response);
+  if (!/\bgzip\b/.test(request.headers['accept-encoding'] ?? '')) return pipeline(text, response);
   const { createGzip } = await import('node:zlib');
   response.setHeader('content-encoding', 'gzip');
   // Compressed by another thread, at the least effort: a hundred containers are a megabyte of text that repeats itself.
