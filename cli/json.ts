@@ -32,7 +32,7 @@ export function goMessage(message: object): object {
 }
 
 /** Digits as they are: a number of JavaScript's would lose some. Not yet in TypeScript's library. */
-const rawJson = (digits: string): unknown =>
+export const rawJson = (digits: string): unknown =>
   (JSON as unknown as { rawJSON(text: string): unknown }).rawJSON(digits);
 
 function goValue(value: unknown): unknown {

@@ -1,6 +1,55 @@
+import type { Command } from 'commander';
 import type { Metrics } from '../client/client.ts';
 import { goMessage, goTime } from './json.ts';
-import { type FormatOptions, print, printListing, tabulate } from './table.ts';
+import { countersOf } from './sample.ts';
+import { withClient } from './session.ts';
+import { type FormatOptions, formatOption, print, printListing, tabulate } from './table.ts';
+import { bytes } from './top-table.ts';
+
+export function addMetrics(program: Command): void {
+  program
+    .command('metrics')
+    .summary('read the counters of containers')
+    .description(
+      'Read the counters of one container’s cgroup, as `tasks metrics` does, or what all of the namespace use.',
+    )
+    .argument('[container]')
+    .addOption(formatOption())
+    .action(metrics);
+}
+
+async function metrics(id: string | undefined, flags: FormatOptions, command: Command): Promise<void> {
+  await withClient(command, async ({ client, call }) => {
+    if (id === undefined) return printAll(await client.metrics([], call), flags);
+    const container = await client.containers.get(id, call);
+    const task = await container.task(call);
+    await printMetrics(await task.metrics(call), flags);
+  });
+}
+
+/** A line for each container; JSON has all counters of each. */
+async function printAll(readings: readonly Metrics[], flags: FormatOptions): Promise<void> {
+  const inOrder = readings.toSorted((a, b) => (a.id < b.id ? -1 : 1));
+  const rows = inOrder
+    .map(countersOf)
+    .map(({ id, cpu, memory, memoryLimit, read, written, pids }) => [
+      id,
+      `${(Number(cpu) / 1e9).toFixed(3)}s`,
+      bytes(Number(memory)),
+      memoryLimit === undefined ? '-' : bytes(Number(memoryLimit)),
+      bytes(Number(read)),
+      bytes(Number(written)),
+      String(pids),
+    ]);
+  const header = ['CONTAINER', 'CPU', 'MEMORY', 'LIMIT', 'READ', 'WRITTEN', 'PIDS'];
+  const json = inOrder.map(({ id, metric, version, cgroup }) => ({
+    id,
+    timestamp: goTime(metric.timestamp),
+    version,
+    ...goMessage(cgroup),
+  }));
+  await printListing({ header, rows, json, filled: 'header' }, flags);
+}
 
 type Row = readonly [name: string, value: bigint | string | undefined];
 

@@ -8,6 +8,7 @@ import { addEvents } from './events.ts';
 import { addImages } from './image/commands.ts';
 import { addInfo } from './info.ts';
 import { addLeases } from './leases.ts';
+import { addMetrics } from './metrics.ts';
 import { addNamespaces } from './namespaces.ts';
 import { addNetwork } from './network.ts';
 import { addPlugins } from './plugins.ts';
@@ -15,6 +16,7 @@ import { addRun } from './run.ts';
 import { addShim } from './shim.ts';
 import { addSnapshots } from './snapshots/commands.ts';
 import { addTasks } from './tasks.ts';
+import { addTop } from './top.ts';
 import { addVersion, VERSION } from './version.ts';
 
 /** containerd's variables are read, too, so that scripts for ctr find the daemon they mean. */
@@ -53,6 +55,8 @@ export function createProgram(): Command {
   addRun(program);
   addTasks(program);
   addCheckpoint(program);
+  addMetrics(program);
+  addTop(program);
   addContainers(program);
   addImages(program);
   addContent(program);

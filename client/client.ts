@@ -24,7 +24,9 @@ import { Diffs } from './diff.ts';
 import { type Event, subscribe } from './events.ts';
 import { Images } from './images.ts';
 import { Leases } from './lease.ts';
+import { type Metrics, readMetrics } from './metrics.ts';
 import { Namespaces } from './namespace.ts';
+import type { PatientOptions } from './process.ts';
 import { Networks } from './network.ts';
 import type { Spec } from './oci.ts';
 import { Snapshots } from './snapshots.ts';
@@ -130,6 +132,15 @@ export class Client implements Disposable {
   /** The state of every task in the namespace. */
   async tasks(options?: CallOptions): Promise<ProcessState[]> {
     return (await this.service(TasksDefinition).list({}, options)).tasks;
+  }
+
+  /**
+   * The counters of every container in the namespace that runs, one reading each.
+   *
+   * @param filters alternatives: `id==web`
+   */
+  metrics(filters: readonly string[] = [], options: PatientOptions = {}): Promise<Metrics[]> {
+    return readMetrics(this.service(TasksDefinition), filters, options);
   }
 
   /** Root filesystems and their layers. @param name the snapshotter; empty for the namespace's default */

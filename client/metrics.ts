@@ -2,7 +2,9 @@ import type { Metrics as MetricsV1 } from '../proto/gen/cgroups/v1.ts';
 import type { Metrics as MetricsV2 } from '../proto/gen/cgroups/v2.ts';
 import type { Metric } from '../proto/gen/containerd/types/metrics.ts';
 import { internal } from '../ttrpc/errors.ts';
+import type { CallOptions } from '../ttrpc/service.ts';
 import { typeNameOf } from './any.ts';
+import { patiently, type PatientOptions, type Tasks } from './process.ts';
 import { dateOf } from './timestamp.ts';
 
 interface Reading {
@@ -16,6 +18,21 @@ interface Reading {
 export type Metrics =
   | (Reading & { readonly version: 1; readonly cgroup: MetricsV1 })
   | (Reading & { readonly version: 2; readonly cgroup: MetricsV2 });
+
+/**
+ * One reading of each container that the filters select, or of all.
+ *
+ * @throws RpcError InvalidArgument for a filter that cannot be read
+ */
+export async function readMetrics(
+  tasks: Tasks,
+  filters: readonly string[],
+  options: PatientOptions,
+): Promise<Metrics[]> {
+  const read = (call: CallOptions) => tasks.metrics({ filters: [...filters] }, call);
+  const { metrics } = await patiently(options, read);
+  return await Promise.all(metrics.map(metricsOf));
+}
 
 /** @throws RpcError Internal for counters of a kind this client does not know */
 export async function metricsOf(metric: Metric): Promise<Metrics> {

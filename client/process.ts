@@ -231,7 +231,10 @@ export abstract class Process implements AsyncDisposable {
 }
 
 /** Makes a call again while the daemon is gone, for as long as `patience` lasts. */
-async function patiently<T>(options: PatientOptions, ask: (call: CallOptions) => Promise<T>): Promise<T> {
+export async function patiently<T>(
+  options: PatientOptions,
+  ask: (call: CallOptions) => Promise<T>,
+): Promise<T> {
   const { patience = 0, ...call } = options;
   let lostAt: number | undefined;
   for (;;) {
