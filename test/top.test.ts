@@ -8,7 +8,7 @@ import type { Ctr } from './harness/ctr.ts';
 import { Daemon } from './harness/daemon.ts';
 import { Moor } from './harness/moor.ts';
 import { Terminal } from './harness/terminal.ts';
-import { soon } from './harness/wait.ts';
+import { eventually, soon } from './harness/wait.ts';
 
 const PATIENT = { within: 60_000 };
 const binary = join(resolve(import.meta.dirname, '..'), 'bin/moor');
@@ -45,16 +45,12 @@ group('moor top', { timeout: 300_000 }, () => {
 
   it('shows the busiest first, live, and q gives the terminal back', async () => {
     const screen = terminal('-i', '300ms');
-    await screen.sees(new RegExp(RegExp.escape('\x1b[?1049h\x1b[?25l')), PATIENT);
+    await eventually('a screen of its own', () => screen.shown.includes('\x1b[?1049h\x1b[?25l'), PATIENT);
     await screen.sees(/CONTAINER +CPU % +MEMORY +LIMIT +MEM % +READ\/S +WRITE\/S +PIDS/, PATIENT);
     await screen.sees(/burning +\d+\.\d[^]*?calm +\d+\.\d +\S+ +64\.0MiB/, PATIENT);
     const frames = () => screen.shown.split('\x1b[?2026h').length - 1;
     const seen = frames();
-    await soon(
-      'another sample',
-      until(() => frames() > seen + 1),
-      PATIENT,
-    );
+    await eventually('another sample', () => frames() > seen + 1, PATIENT);
     screen.type('q');
     assert.equal(await soon('it ends', screen.exited(), PATIENT), 0);
     assert.ok(screen.shown.endsWith('\x1b[?25h\x1b[?1049l'));
@@ -81,11 +77,7 @@ group('moor top', { timeout: 300_000 }, () => {
     await daemon.kill9();
     await daemon.start();
     const then = screen.shown.length;
-    await soon(
-      'a later sample',
-      until(() => /burning +\d/.test(screen.shown.slice(then))),
-      PATIENT,
-    );
+    await eventually('a later sample', () => /burning +\d/.test(screen.shown.slice(then)), PATIENT);
     screen.kill('SIGTERM');
     assert.equal(await soon('it ends', screen.exited(), PATIENT), 0);
     assert.ok(screen.shown.endsWith('\x1b[?1049l'));
@@ -133,7 +125,3 @@ group('moor top', { timeout: 300_000 }, () => {
     assert.notEqual((await moor.call(['metrics', 'nobody'])).code, 0);
   });
 });
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 50));
-}
