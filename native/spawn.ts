@@ -20,8 +20,8 @@ export interface Program {
  * Starts a program as a child, with no signal blocked or ignored, in this process's session and process group. The caller may
  * close the descriptors afterwards, and has to wait for the child (waitPid): nobody else does.
  *
- * This process stands still until the program has begun, about half a millisecond; however large its memory, none of it is copied
- * (0.07 ms of CPU; through `child_process`, 40 MB of heap cost 2.4 ms and what then is copied page by page).
+ * This process stands still until the program has begun. None of its memory is copied, however large it is: with 130 MB, 0.3 ms and
+ * 0.24 ms of CPU, against 3.1 ms and 1.8 ms through `child_process`, which besides leaves pages to be copied one by one.
  *
  * @returns the pid
  * @throws ENOENT when there is no such program (or its interpreter), EACCES, ENOEXEC, E2BIG and what else execve(2) has, with that as
