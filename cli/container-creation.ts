@@ -61,12 +61,6 @@ function checkFlags(flags: ContainerFlags): void {
   const isMapped = flags.uidmap !== undefined || flags.gidmap !== undefined;
   if (flags.remapLabels === true && !isMapped)
     throw new Failure('--remap-labels needs --uidmap and --gidmap');
-  if (isImage && isMapped && flags.remapLabels !== true) {
-    throw new Failure(
-      '--uidmap and --gidmap need a snapshotter that maps the ids of an image',
-      'say --remap-labels when it does, or give a directory and --rootfs',
-    );
-  }
 }
 
 /** Stores the container that flags and arguments describe. */

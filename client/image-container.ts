@@ -13,6 +13,7 @@ import { Leases } from './lease.ts';
 import type { Labels } from './namespace.ts';
 import { hostPlatform, parsePlatform } from './platform.ts';
 import { isInterruption } from './process.ts';
+import type { IdMappings } from './remap.ts';
 import { RootDirectory } from './root-directory.ts';
 import { Snapshots } from './snapshots.ts';
 import { buildImageSpec, type ImageSpecOptions } from './spec.ts';
@@ -34,6 +35,9 @@ const UNPACK_LEASE_MS = 24 * 60 * 60_000;
 /** A client that dies while it makes a container leaves a snapshot in the way of the next attempt for as long. */
 const CREATE_LEASE_MS = 5 * 60_000;
 const UNDO_MS = 10_000;
+
+/** Tells a snapshotter to map the owners of files itself: containerd's. */
+const UID_LABEL = 'containerd.io/snapshot/uidmapping';
 
 /** Longer ones are refused by daemons (labels of containerd, key and value together). */
 const MAX_LABEL_BYTES = 4096;
@@ -61,7 +65,7 @@ export async function createFromImage<T>(
   const {
     platform,
     snapshotter = '',
-    snapshotLabels,
+    snapshotLabels = {},
     spec = {},
     labels = {},
     runtime,
@@ -91,7 +95,11 @@ export async function createFromImage<T>(
   }
   return await underLease(place, CREATE_LEASE_MS, call, async (leased) => {
     const snapshots = new Snapshots(connection, leased, namespace, within);
-    const mounts = await prepare(place, snapshots, id, image, { ...call, labels: snapshotLabels });
+    const top = image.chainIds.at(-1);
+    const mappings = UID_LABEL in snapshotLabels ? undefined : spec.idMappings;
+    const parent =
+      mappings === undefined || top === undefined ? top : await remapped(snapshots, top, mappings, call);
+    const mounts = await prepare(place, snapshots, id, parent, { ...call, labels: snapshotLabels });
     try {
       using root = RootDirectory.mount(mounts);
       const stored: ContainerOptions = {
@@ -118,12 +126,12 @@ async function prepare(
   { connection, headers }: Place,
   snapshots: Snapshots,
   id: string,
-  image: RunnableImage,
-  options: CallOptions & { readonly labels?: Labels | undefined },
+  parent: string | undefined,
+  options: CallOptions & { readonly labels: Labels },
 ): Promise<Mount[]> {
-  const { labels, ...call } = options;
+  const { labels: _labels, ...call } = options;
   try {
-    return await snapshots.prepare(id, image.chainIds.at(-1), { ...call, ...(labels && { labels }) });
+    return await snapshots.prepare(id, parent, options);
   } catch (error) {
     if (!isCode(error, Code.AlreadyExists)) throw error;
     // Named after what the caller asked for, when that is what is in the way.
@@ -134,6 +142,17 @@ async function prepare(
     );
     throw taken ? alreadyExists(`container "${id}": already exists`, error) : error;
   }
+}
+
+/** What only few need is loaded by them. */
+async function remapped(
+  snapshots: Snapshots,
+  parent: string,
+  mappings: IdMappings,
+  call: CallOptions,
+): Promise<string> {
+  const { remappedSnapshot } = await import('./remap.ts');
+  return await remappedSnapshot(snapshots, parent, mappings, call);
 }
 
 /** Keeps what is made meanwhile from the garbage collector. */

@@ -14,5 +14,6 @@ export * from './attribute.ts';
 export * from './confinement.ts';
 export * from './mount-options.ts';
 export * from './mount-aside.ts';
+export * from './shift-owners.ts';
 export * from './tree.ts';
 export * from './subvolume.ts';

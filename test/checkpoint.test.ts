@@ -11,6 +11,7 @@ import { busyboxImage, ociArchive } from './harness/image.ts';
 import { expectNothingLeft, holdings } from './harness/leftovers.ts';
 import { Moor } from './harness/moor.ts';
 import { type Rig, suite } from './harness/peers.ts';
+import { sharedRootfs } from './harness/rootfs.ts';
 import { eventually } from './harness/wait.ts';
 
 const IMAGE = 'example.com/checkpointed:1';
@@ -165,7 +166,7 @@ suite('moor checkpoint and restore', { peers: ['moord'] }, (rig) => {
     const { ctr, daemon } = rig;
     const moor = new Moor(daemon, ctr.namespace);
     await prepared(rig);
-    await ctr.create('plain', ['/bin/sleep', '1000']);
+    await moor.ok('containers', 'create', '--rootfs', sharedRootfs(), 'plain', 'sleep', '1000');
     const before = holdings(daemon);
     const failing = async (pattern: RegExp, ...args: string[]) => {
       const { code, stderr } = await moor.call(args);

@@ -14,6 +14,7 @@ import type { Logger } from '../log.ts';
 import type { Database } from '../metadata/database.ts';
 import type { Backend } from './backend.ts';
 import { SnapshotNews } from './news.ts';
+import { shiftFiles, shiftFor } from './owners.ts';
 import { Reclaimer } from './reclaimer.ts';
 import { type Creation, type Info, Kind, type Mount, type Snapshotter, type Usage } from './snapshotter.ts';
 import { type NewSnapshot, type Recorded, type Snapshot, SnapshotTree, placeOf } from './tree.ts';
@@ -162,11 +163,13 @@ export class LocalSnapshotter implements Snapshotter {
     snapshot: NewSnapshot,
     signal: AbortSignal | undefined,
   ): Promise<Mount[]> {
+    const shift = shiftFor(snapshot.kind, snapshot.labels);
     await this.#tree.claimTarget(namespace, snapshot);
     const place = this.#tree.plan(namespace, snapshot);
     this.#making.add(place.id);
     try {
       await this.#backend.create(place, signal);
+      if (shift !== undefined) await shiftFiles(this.#backend.mounts(place), shift, signal);
       reached('snapshot-made');
       await this.#tree.create(namespace, snapshot, place);
       reached('snapshot-prepared');
