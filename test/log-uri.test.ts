@@ -106,7 +106,7 @@ for (const setting of chosen) {
       await ctr.remove('quick');
     });
 
-    it('a program that does not end is made to when the task is deleted', better, async () => {
+    it('a program that does not end is made to when the task is deleted', async () => {
       const log = logger('trap "" TERM; exec 5>&-; while true; do sleep 0.2; done');
       await run('stubborn', log.uri, ['/bin/true'], ['-d']);
       await eventually('it runs', () => alive(log.pid()), PATIENT);
