@@ -80,7 +80,9 @@ test('an image is made, found by filters, changed and deleted, with an event eac
   );
   assert.deepEqual({ ...(await images.update(ns, noted, ['labels'])).labels }, {});
 
-  await images.delete(ns, 'a:1', 'l');
+  const other = `sha256:${'b'.repeat(64)}`;
+  await assert.rejects(images.delete(ns, 'a:1', 'l', other), refused(Code.NotFound, /has the target/));
+  await images.delete(ns, 'a:1', 'l', images.get(ns, 'a:1').target!.digest);
   assert.deepEqual(metadata.leases.resources(ns, 'l'), []);
   assert.equal(topics[0], 'here /images/create');
   assert.equal(topics[1], 'here /images/update{"tier":"web"}');

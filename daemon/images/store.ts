@@ -112,10 +112,19 @@ export class ImageStore {
     return updated;
   }
 
-  /** Takes the name away; what only it referred to goes with the next garbage collection. @throws RpcError NotFound */
-  async delete(namespace: Namespace, name: string, lease?: string): Promise<void> {
+  /**
+   * Takes the name away; what only it referred to goes with the next garbage collection.
+   *
+   * @param digest what the name must stand for, if it is said
+   * @throws RpcError NotFound, also when it stands for something else by now
+   */
+  async delete(namespace: Namespace, name: string, lease?: string, digest = ''): Promise<void> {
     await this.#database.update((transaction) => {
-      if (!isStorable(name) || !transaction.has(keyOf(namespace, name))) throw missing(name);
+      const image = isStorable(name) ? transaction.get(keyOf(namespace, name), Image) : undefined;
+      if (image === undefined) throw missing(name);
+      const found = image.target?.digest ?? '';
+      if (digest !== '' && digest !== found)
+        throw notFound(`image "${name}" has the target ${found}, not ${digest}: not found`);
       transaction.remove(keyOf(namespace, name));
       removeFromLease(transaction, namespace, lease, { type: 'images', id: name });
     });

@@ -1,6 +1,7 @@
 import { type Image, ImagesDefinition } from '../../proto/gen/containerd/services/images.ts';
 import { invalidArgument } from '../../ttrpc/errors.ts';
 import type { Collections } from '../gc/scheduler.ts';
+import { parseDigest } from '../content/digest.ts';
 import { leaseOf, namespaceOf } from '../grpc/context.ts';
 import { type Service, service } from '../grpc/server.ts';
 import type { ImageStore } from '../images/store.ts';
@@ -19,8 +20,9 @@ export function imagesService(store: ImageStore, collections: Collections): Serv
       image: await store.update(namespaceOf(context), given(image), updateMask),
     }),
 
-    async delete({ name, sync }, context) {
-      await store.delete(namespaceOf(context), name, leaseOf(context));
+    async delete({ name, sync, target }, context) {
+      const digest = target === undefined || target.digest === '' ? '' : parseDigest(target.digest);
+      await store.delete(namespaceOf(context), name, leaseOf(context), digest);
       if (sync) await collections.collect(context.signal);
       return {};
     },
