@@ -1,4 +1,5 @@
 /** `moord`: the daemon's command line. */
+import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { ConfigError, type Flags, defaultConfig, defaultPath, formatConfig, loadConfig } from './config.ts';
 import { levels, openLog } from './log.ts';
@@ -33,6 +34,17 @@ async function main(): Promise<void> {
     .action(() => {
       const options = program.opts<Options>();
       process.stdout.write(formatConfig(loadConfig(options.config, options)));
+    });
+  program
+    .command('backup')
+    .description('copy the metadata, which may be in use, and read the copy from end to end')
+    .argument('<directory>', 'made by this; it can take the place of metadata/ below the root')
+    .action(async (directory: string) => {
+      const options = program.opts<Options>();
+      const { root } = loadConfig(options.config, options);
+      const { backup } = await import('./metadata/backup.ts');
+      const records = await backup(join(root, 'metadata'), directory);
+      process.stdout.write(`${records} records\n`);
     });
   await program.parseAsync();
 }

@@ -1,10 +1,8 @@
 /** A copy of the metadata, made at any time: LMDB's readers see one moment, whatever the daemon writes meanwhile. */
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
 import { open, type RootDatabase } from 'lmdb';
 import { checkFormat } from './database.ts';
-
-const FILE = 'data.mdb';
+import { checkHeader } from './header.ts';
 
 /**
  * Copies a metadata directory, also that of a running daemon, and reads the copy from end to end.
@@ -15,7 +13,7 @@ const FILE = 'data.mdb';
  * @throws Error that says what is wrong with either; nothing is left of a copy that cannot be read
  */
 export async function backup(from: string, to: string): Promise<number> {
-  if (!existsSync(join(from, FILE))) throw new Error(`there is no metadata in ${from}`);
+  if (!checkHeader(from)) throw new Error(`there is no metadata in ${from}`);
   if (existsSync(to)) throw new Error(`${to} is there already`);
   mkdirSync(to, { recursive: true, mode: 0o700 });
   try {
@@ -41,7 +39,7 @@ async function count(directory: string): Promise<number> {
     readOnly: true,
   });
   try {
-    checkFormat(store, directory);
+    if (!checkFormat(store, directory)) throw new Error(`${directory} is no metadata of Moor's`);
     let records = 0;
     for (const { key } of store.getRange({})) if (key.length > 0) records += 1;
     return records;

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { type RootDatabase, open } from 'lmdb';
 import { internal, messageOf, resourceExhausted } from '../../ttrpc/errors.ts';
 import type { MessageType } from '../../ttrpc/service.ts';
+import { checkHeader } from './header.ts';
 import { Reserve } from './reserve.ts';
 import { FORMAT, type Key, below, formatKey } from './schema.ts';
 
@@ -132,9 +133,10 @@ export class Database extends Reader {
    */
   static async open(directory: string): Promise<Database> {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
+    checkHeader(directory);
     const store: Store = open({ path: directory, encoding: 'binary', overlappingSync: false });
     try {
-      checkFormat(store, directory);
+      if (!checkFormat(store, directory)) store.putSync([...formatKey], Buffer.from(String(FORMAT)));
     } catch (error) {
       await store.close();
       throw error;
@@ -242,13 +244,15 @@ function usedBytes(store: Store): number {
   return (lastPageNumber + 1) * pageSize;
 }
 
-function checkFormat(store: Store, directory: string): void {
-  const key = [...formatKey];
-  const found = store.get(key)?.toString();
-  if (found === undefined) {
-    store.putSync(key, Buffer.from(String(FORMAT)));
-    return;
-  }
+/**
+ * Reads the layout's version.
+ *
+ * @returns whether the store has one; a new store has none
+ * @throws Error when it is damaged or newer than this daemon
+ */
+export function checkFormat(store: Store, directory: string): boolean {
+  const found = store.get([...formatKey])?.toString();
+  if (found === undefined) return false;
   const format = Number(found);
   if (!Number.isInteger(format) || format < 1)
     throw new Error(`${directory} is damaged: its format reads "${found}"`);
@@ -257,4 +261,5 @@ function checkFormat(store: Store, directory: string): void {
       `${directory} was written by a newer version of Moor (format ${format}, this one knows ${FORMAT}); use that version`,
     );
   }
+  return true;
 }
