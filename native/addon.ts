@@ -30,6 +30,7 @@ interface Addon {
   receiveFd(socket: number): number | undefined;
   sendFd(socket: number, fd: number): void;
   socketPair(): { first: number; second: number };
+  peerPid(fd: number): number;
   sendDatagram(path: string, payload: string): void;
 
   setWindowSize(fd: number, rows: number, columns: number): void;

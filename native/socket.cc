@@ -1,4 +1,4 @@
-// Unix sockets that carry descriptors (unix(7), cmsg(3)).
+// Unix sockets: descriptors that they carry, and who is at their other end (unix(7), cmsg(3)).
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -108,6 +108,15 @@ napi_value socket_pair(Call& call) {
   return call.pair("first", ends[0], "second", ends[1]);
 }
 
+napi_value peer_pid(Call& call) {
+  const int fd = call.integer(0);
+  if (call.rejected()) return nullptr;
+  ucred peer = {};
+  socklen_t length = sizeof peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0) return call.fail("getsockopt");
+  return call.number(peer.pid);
+}
+
 napi_value send_datagram(Call& call) {
   const std::string path = call.text(0);
   const std::string payload = call.text(1);
@@ -141,6 +150,7 @@ void define_socket(napi_env env, napi_value exports) {
   define<receive_fd>(env, exports, "receiveFd");
   define<send_fd>(env, exports, "sendFd");
   define<socket_pair>(env, exports, "socketPair");
+  define<peer_pid>(env, exports, "peerPid");
   define<send_datagram>(env, exports, "sendDatagram");
 }
 

@@ -17,7 +17,16 @@ import { createConnection, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { acceptUnix, listenUnix, Poll, receiveFd, sendDatagram, sendFd, socketPair } from './native.ts';
+import {
+  acceptUnix,
+  listenUnix,
+  peerPid,
+  Poll,
+  receiveFd,
+  sendDatagram,
+  sendFd,
+  socketPair,
+} from './native.ts';
 
 const descriptors = () => readdirSync('/proc/self/fd').length;
 
@@ -95,6 +104,25 @@ test('a listening socket wakes a poll, and what it accepts serves net', async ()
   server.destroy();
   await Promise.all([once(client, 'close'), once(server, 'close')]);
   closeSync(listener);
+  rmSync(folder, { recursive: true });
+  assert.equal(descriptors(), before);
+});
+
+test('the peer of a connection is the process that made it, gone or not', async () => {
+  const before = descriptors();
+  const folder = mkdtempSync(join(tmpdir(), 'moor-socket-'));
+  const path = join(folder, 's');
+  const listener = listenUnix(path, 1);
+  const program = `use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0) or die; connect($s, pack_sockaddr_un(shift)) or die $!;`;
+  const child = spawn('perl', ['-e', program, path], { stdio: 'inherit' });
+  assert.deepEqual(await once(child, 'exit'), [0, null]);
+  const accepted = acceptUnix(listener)!;
+  assert.equal(peerPid(accepted), child.pid);
+  const [here, there] = socketPair();
+  assert.deepEqual([peerPid(here), peerPid(there)], [process.pid, process.pid]);
+  const file = openSync(import.meta.filename, 'r');
+  assert.throws(() => peerPid(file), { code: 'ENOTSOCK', syscall: 'getsockopt' });
+  for (const fd of [listener, accepted, here, there, file]) closeSync(fd);
   rmSync(folder, { recursive: true });
   assert.equal(descriptors(), before);
 });

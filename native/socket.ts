@@ -40,6 +40,16 @@ export function socketPair(): [number, number] {
 }
 
 /**
+ * The process that connected this end's peer (of a listener's connections: that called connect(2)), as our own pid namespace
+ * numbers it; 0 when it has no number there, or is not connected. The kernel notes it once: the process may have gone since.
+ *
+ * @throws ENOTSOCK
+ */
+export function peerPid(fd: number): number {
+  return addon().peerPid(fd);
+}
+
+/**
  * Sends one datagram to a unix socket, of a service manager say (sd_notify(3)), and never waits. `@` begins an abstract name.
  *
  * @throws ECONNREFUSED or ENOENT when nobody listens there, EAGAIN when the peer's queue is full

@@ -18,6 +18,7 @@ suite('a restart', { peers: ['moord'] }, (rig) => {
   it('kill -9 with 20 containers: all run on, and what happened meanwhile is known afterwards', async () => {
     const { ctr, daemon } = rig;
     const gate = new Gate();
+    using events = EventStream.follow(daemon, ctr.namespace);
     const ids = Array.from({ length: 20 }, (_, index) => `many-${index}`);
     for (const id of ids) await ctr.runDetached(id, ['/bin/sleep', '1000']);
     await ctr.runDetached('leaver', ['/bin/sh', '-c', `${gate.wait}; exit 42`]);
@@ -31,7 +32,6 @@ suite('a restart', { peers: ['moord'] }, (rig) => {
     await eventually('the leaver ends', () => !alive(leaver));
     await daemon.start();
 
-    using events = EventStream.connect(ctr);
     const after = await ctr.tasks();
     for (const id of ids) assert.deepEqual(after.get(id), before.get(id));
     assert.equal(after.get('leaver')?.status, 'STOPPED');
@@ -46,6 +46,11 @@ suite('a restart', { peers: ['moord'] }, (rig) => {
     assert.match(removed.stderr, /exit with non-zero exit code 42/);
     await events.sees('leaver', '/tasks/delete');
     assert.equal(events.of('leaver', '/tasks/exit').length, 1, 'the exit is told once');
+    using started = await EventStream.open(ctr);
+    await ctr.runDetached('next', ['/bin/true']);
+    await started.sees('next', '/tasks/exit');
+    assert.deepEqual(started.of('leaver'), [], 'a client that was started later asks itself');
+    await ctr.remove('next');
     await Promise.all([...ids, 'leaver'].map((id) => ctr.remove(id)));
   });
 

@@ -77,7 +77,7 @@ suite('a killed shim', { peers: ['moord'] }, (rig) => {
     await daemon.kill9();
     await killProcess(shim);
     await daemon.start();
-    using events = EventStream.connect(ctr);
+    using events = EventStream.follow(daemon, ctr.namespace);
     await eventually('its processes are gone', () => containerPids(ctr.namespace, 'orphan').length === 0);
     if (peer === 'moord') {
       // containerd tells it to nobody: it cleans up before it serves.

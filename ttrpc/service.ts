@@ -48,6 +48,8 @@ export interface CallContext {
   /** Aborted when the caller cancels, its deadline passes or its connection is lost. */
   readonly signal: AbortSignal;
   readonly metadata: Metadata;
+  /** The caller's process. 0 or undefined when it cannot be known: it has another pid namespace, its connection is gone, the wire does not tell. */
+  readonly peerPid?: number | undefined;
 }
 
 /** What a caller may say about a call. */

@@ -148,23 +148,32 @@ test('filters choose by topic, namespace and fields of the event', async (t) => 
   );
 });
 
-test('what happened before the API was served is told first to whoever subscribes soon, once', async (t) => {
+const OLD = 7;
+const OTHER = 8;
+
+test('what happened before the API was served is told first to clients that are back soon, once to each', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const exchange = new Exchange(silent);
   exchange.publish('ns', '/x', created('recovered'));
   exchange.serve();
-  exchange.publish('ns', '/x', created('missed'));
+  exchange.publish('ns', '/x', created('told live'));
   t.mock.timers.tick(29_999);
-  const [one, two] = [exchange.subscribe([], forever), exchange.subscribe(['namespace==ns'], forever)];
-  const other = exchange.subscribe(['namespace==other'], forever);
+  const back = [
+    exchange.subscribe([], forever, OLD),
+    exchange.subscribe(['namespace==ns'], forever, OLD),
+    exchange.subscribe([], forever, OTHER),
+    exchange.subscribe([], forever, 0),
+  ];
+  const elsewhere = exchange.subscribe(['namespace==other'], forever, OTHER);
+  const again = exchange.subscribe([], forever, OLD);
   t.mock.timers.tick(1);
-  const late = exchange.subscribe([], forever);
+  const late = exchange.subscribe(['late', 'namespace==ns'], forever, OLD);
   exchange.publish('ns', '/x', created('live'));
   exchange.publish('other', '/x', created('else'));
-  assert.deepEqual(names(await take(one, 3)), ['recovered', 'live', 'else']);
-  assert.deepEqual(names(await take(two, 2)), ['recovered', 'live']);
-  assert.deepEqual(names(await take(other, 1)), ['else']);
-  assert.deepEqual(names(await take(late, 2)), ['live', 'else']);
+  for (const events of back) assert.deepEqual(names(await take(events, 2)), ['recovered', 'live']);
+  assert.deepEqual(names(await take(elsewhere, 1)), ['else']);
+  assert.deepEqual(names(await take(again, 2)), ['live', 'else']);
+  assert.deepEqual(names(await take(late, 1)), ['live']);
 });
 
 test('an end that comes before a client is back is told once it is, for 30 s', async (t) => {
@@ -173,16 +182,29 @@ test('an end that comes before a client is back is told once it is, for 30 s', a
   exchange.serve();
   exchange.publish('ns', '/tasks/start', created('start'));
   exchange.publish('ns', '/tasks/exit', created('exit'));
-  const back = exchange.subscribe([], forever);
-  exchange.publish('ns', '/tasks/start', created('live'));
-  assert.deepEqual(names(await take(back, 2)), ['exit', 'live']);
-  const restarted = exchange.subscribe([], forever);
-  exchange.publish('ns', '/tasks/start', created('live'));
-  assert.deepEqual(names(await take(restarted, 1)), ['live']);
+  exchange.publish('ns', '/tasks/oom', created('oom'));
+  const back = exchange.subscribe([], forever, OLD);
+  exchange.publish('ns', '/tasks/exit', created('live'));
+  assert.deepEqual(names(await take(back, 3)), ['exit', 'oom', 'live']);
   t.mock.timers.tick(30_000);
-  const later = exchange.subscribe([], forever);
+  const later = exchange.subscribe([], forever, OTHER);
   exchange.publish('ns', '/tasks/start', created('live'));
   assert.deepEqual(names(await take(later, 1)), ['live']);
+});
+
+test('a client that was started after the daemon is told only what happens from then on', async () => {
+  const exchange = new Exchange(silent);
+  exchange.publish('ns', '/tasks/exit', created('recovered'));
+  const early = exchange.subscribe([], forever);
+  exchange.serve();
+  exchange.publish('ns', '/tasks/exit', created('exit'));
+  const started = exchange.subscribe([], forever);
+  exchange.publish('ns', '/tasks/exit', created('live'));
+  assert.deepEqual(names(await take(early, 2)), ['exit', 'live']);
+  assert.deepEqual(names(await take(started, 1)), ['live']);
+  const back = exchange.subscribe([], forever, OLD);
+  assert.deepEqual(names(await take(back, 3)), ['recovered', 'exit', 'live'], 'kept for those who are back');
+  exchange.close();
 });
 
 test('a subscription ends with its signal', async (t) => {

@@ -8,9 +8,9 @@ import { type Envelope, checkEnvelope, checkTopic, envelopeFields } from './enve
 import { Subscription } from './subscription.ts';
 
 /**
- * How long after the API opens new subscribers are still handed what they missed, in milliseconds. A client that lost its daemon comes
- * back within that time, and learns of the ends of its containers: from the recovery, and from the time until it was back (dockerd
- * waits a second and more before it connects again).
+ * How long after the API opens clients that are back are handed what they missed, in milliseconds. A client that lost its daemon
+ * comes back within that time, and learns of the ends of its containers: from the recovery, and from the time until it was back
+ * (dockerd waits a second and more before it connects again).
  */
 const RETAINED_FOR = 30_000;
 const MAX_RETAINED = 10_000;
@@ -21,23 +21,19 @@ const MAX_RETAINED = 10_000;
  */
 const FINAL_TOPICS: ReadonlySet<string> = new Set(['/tasks/exit', '/tasks/oom']);
 
+/** What clients may have missed while they were without the daemon. */
 interface Missed {
-  /** Events from before the API was open. */
-  readonly recovered: Envelope[];
-  /** Final ones since then. */
-  readonly ends: Envelope[];
-  /**
-   * Filters of those who are back. Who subscribes with the same ones after that has just been started, and asks how things are
-   * itself: dockerd would delete a task that it hears has ended, while it is about to fetch the last output from it.
-   */
-  readonly back: Set<string>;
+  /** Everything from before the API was open, and what is final since then. */
+  readonly events: Envelope[];
+  /** Clients that have been told, with the filters they had: each is told once. */
+  readonly told: Set<string>;
 }
 
 export class Exchange {
   readonly #log: Logger;
   readonly #subscribers = new Map<Subscription, Filter>();
-  /** What a client may have missed while it was without the daemon; undefined when that is long enough ago. */
-  #missed: Missed | undefined = { recovered: [], ends: [], back: new Set() };
+  /** Undefined when the start is long enough ago. */
+  #missed: Missed | undefined = { events: [], told: new Set() };
   #serving = false;
   #timer: NodeJS.Timeout | undefined;
   #published = 0;
@@ -77,19 +73,23 @@ export class Exchange {
   }
 
   /**
-   * Subscribes to the events that any of the filters selects (all when there is none), from this moment on; soon after the
-   * start of the daemon, with what clients missed.
+   * Subscribes to the events that any of the filters selects (all when there is none), from this moment on.
+   *
+   * Soon after the start of the daemon a client that is back is told first what it missed. One that was started later must not be: it
+   * asks how things are itself, and dockerd deletes a task that it hears has ended while it is about to fetch the last output.
    *
    * The iterable ends when the signal is aborted or its reader leaves; it fails with ResourceExhausted when the reader does
    * not keep up, so that it holds up nobody.
    *
+   * @param returning the process of a client that is older than this daemon, 0 when it may be
    * @throws RpcError InvalidArgument for a filter that cannot be read
    */
-  subscribe(filters: readonly string[], signal: AbortSignal): AsyncIterable<Envelope> {
+  subscribe(filters: readonly string[], signal: AbortSignal, returning?: number): AsyncIterable<Envelope> {
     const filter = readFilters(filters);
     const subscription = new Subscription(signal, (ended) => this.#subscribers.delete(ended));
-    for (const envelope of this.#missedBy(filters)) {
-      if (filter(envelopeFields(envelope))) subscription.push(envelope);
+    if (returning !== undefined) {
+      for (const envelope of this.#missedBy(returning, filters))
+        if (filter(envelopeFields(envelope))) subscription.push(envelope);
     }
     if (!subscription.over) this.#subscribers.set(subscription, filter);
     return subscription;
@@ -116,29 +116,27 @@ export class Exchange {
       { topic: envelope.topic, ns: envelope.namespace, type: envelope.event?.typeUrl },
       'event',
     );
-    if (!this.#serving) this.#retain(this.#missed?.recovered, envelope);
-    else if (FINAL_TOPICS.has(envelope.topic)) this.#retain(this.#missed?.ends, envelope);
+    if (!this.#serving || FINAL_TOPICS.has(envelope.topic)) this.#retain(envelope);
     if (this.#subscribers.size === 0) return;
     const fields = envelopeFields(envelope);
     for (const [subscription, filter] of this.#subscribers) if (filter(fields)) subscription.push(envelope);
   }
 
-  #missedBy(filters: readonly string[]): Envelope[] {
-    if (this.#missed === undefined) return [];
-    const { recovered, ends, back } = this.#missed;
-    const who = JSON.stringify(filters);
-    const isBack = this.#serving && !back.has(who);
-    if (this.#serving) back.add(who);
-    return isBack ? [...recovered, ...ends] : recovered;
+  #missedBy(pid: number, filters: readonly string[]): readonly Envelope[] {
+    const who = JSON.stringify([pid, filters]);
+    if (this.#missed === undefined || this.#missed.told.has(who)) return [];
+    this.#missed.told.add(who);
+    return this.#missed.events;
   }
 
-  #retain(kept: Envelope[] | undefined, envelope: Envelope): void {
-    if (kept === undefined) return;
-    if (kept.length === MAX_RETAINED) {
-      kept.shift();
+  #retain(envelope: Envelope): void {
+    if (this.#missed === undefined) return;
+    const { events } = this.#missed;
+    if (events.length === MAX_RETAINED) {
+      events.shift();
       this.#log.warn('more events than can be kept until clients are back; the oldest one is dropped');
     }
-    kept.push(envelope);
+    events.push(envelope);
   }
 }
 

@@ -3,6 +3,7 @@ import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { Code, type RpcError, cancelled } from '../../ttrpc/errors.ts';
 import type { CallContext, Metadata } from '../../ttrpc/service.ts';
 import type { Answer } from './answer.ts';
+import { pidOfPeer } from './peer.ts';
 import { timeoutOf } from './timeout.ts';
 
 export class OpenCall implements CallContext {
@@ -45,6 +46,10 @@ export class OpenCall implements CallContext {
   get metadata(): Metadata {
     this.#metadata ??= metadataOf(this.#headers);
     return this.#metadata;
+  }
+
+  get peerPid(): number | undefined {
+    return pidOfPeer(this.stream);
   }
 
   /** Tells the implementation to end, and why. */

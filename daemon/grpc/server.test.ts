@@ -4,6 +4,7 @@ import { connect } from 'node:net';
 import { once } from 'node:events';
 import { connect as connectHttp2, type IncomingHttpHeaders } from 'node:http2';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { Code, type RpcError, failedPrecondition, notFound } from '../../ttrpc/errors.ts';
 import type { CallContext } from '../../ttrpc/service.ts';
 import { aborted, rawCall, serve } from './fixture.test.ts';
@@ -27,6 +28,26 @@ test('a call is answered', async (t) => {
     answers,
     Array.from({ length: 200 }, (_, i) => `${i}!`),
   );
+});
+
+test('an implementation knows the process of its caller, until the connection is gone', async (t) => {
+  const arrived = Promise.withResolvers<CallContext>();
+  const { client, address } = await serve(t, {
+    once: async (_, { peerPid }) => ({ version: `${peerPid}` }),
+    wait: async (_, context) => {
+      arrived.resolve(context);
+      await aborted(context);
+      throw context.signal.reason;
+    },
+  });
+  assert.equal(await client.unary('Once', '').response, `${process.pid}`);
+  const { socket, stream } = rawCall(address, 'Wait');
+  stream.end(Buffer.alloc(5));
+  const context = await arrived.promise;
+  assert.equal(context.peerPid, process.pid);
+  socket.destroy();
+  await aborted(context);
+  while (context.peerPid !== undefined) await setImmediate();
 });
 
 test('an error arrives with its kind and text', async (t) => {

@@ -1,40 +1,59 @@
-/** What a subscriber sees, through `ctr events`. */
-import type { ChildProcess } from 'node:child_process';
+/** What a subscriber sees: a `ctr events`, or a client that has been there for longer than the daemon. */
+import { type ServiceError, status } from '@grpc/grpc-js';
+import { setTimeout as delay } from 'node:timers/promises';
 import { createInterface } from 'node:readline';
+import * as containers from '../../proto/gen/containerd/events/container.ts';
+import * as tasks from '../../proto/gen/containerd/events/task.ts';
+import { type Envelope, EventsDefinition } from '../../proto/gen/containerd/services/events.ts';
 import type { Ctr } from './ctr.ts';
+import type { Connection } from './rpc.ts';
 import { eventually, type Bound } from './wait.ts';
 
 export interface SeenEvent {
   readonly namespace: string;
   readonly topic: string;
+  /** The event's fields, named as in its contract. */
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-/** A running `ctr events`. It sees the events of every namespace; `of` picks those of one container. */
+/** Pauses between attempts to reach a daemon that is away, in milliseconds. */
+const AWAY = 50;
+
+/** A running subscription. It sees the events of every namespace; `of` picks those of one container. */
 export class EventStream implements Disposable {
   readonly seen: SeenEvent[] = [];
-  readonly #child: ChildProcess;
-  readonly #ctr: Ctr;
+  readonly #namespace: string;
+  #stop = (): void => undefined;
 
-  private constructor(ctr: Ctr) {
-    this.#ctr = ctr;
-    this.#child = ctr.spawn(['events']);
-    createInterface({ input: this.#child.stdout as NodeJS.ReadableStream }).on('line', (line) => {
+  private constructor(namespace: string) {
+    this.#namespace = namespace;
+  }
+
+  /**
+   * Subscribes from this process without waiting until the subscription stands, and anew whenever the daemon is back. The test is older
+   * than a daemon that it starts, so it is told what it missed. Only events about containers and tasks have a body.
+   */
+  static follow(daemon: { connect(): Connection }, namespace: string): EventStream {
+    const stream = new EventStream(namespace);
+    const over = new AbortController();
+    stream.#stop = () => over.abort();
+    void stream.#follow(daemon, over.signal);
+    return stream;
+  }
+
+  /**
+   * Starts a `ctr events`, and returns when it prints what happens: it does not say when, so labels are set until one is seen.
+   */
+  static async open(ctr: Ctr): Promise<EventStream> {
+    const stream = new EventStream(ctr.namespace);
+    const child = ctr.spawn(['events']);
+    stream.#stop = () => void child.kill('SIGKILL');
+    createInterface({ input: child.stdout as NodeJS.ReadableStream }).on('line', (line) => {
       // <date> <time> <zone> <zone> <namespace> <topic> <json>
       const [, namespace, topic, body] = /^\S+ \S+ \S+ \S+ (\S+) (\S+) (.*)$/.exec(line) ?? [];
       if (namespace === undefined || topic === undefined || body === undefined) return;
-      this.seen.push({ namespace, topic, body: JSON.parse(body) as SeenEvent['body'] });
+      stream.seen.push({ namespace, topic, body: JSON.parse(body) as SeenEvent['body'] });
     });
-  }
-
-  /** Subscribes without waiting until the subscription stands. */
-  static connect(ctr: Ctr): EventStream {
-    return new EventStream(ctr);
-  }
-
-  /** Subscribes, and returns when events arrive: ctr does not say when, so labels are set until one is seen. */
-  static async open(ctr: Ctr): Promise<EventStream> {
-    const stream = new EventStream(ctr);
     await ctr.ok('namespaces', 'create', 'event-probe').catch(() => undefined);
     let count = 0;
     await eventually('the event subscription stands', async () => {
@@ -45,11 +64,11 @@ export class EventStream implements Disposable {
     return stream;
   }
 
-  /** The events so far about one container of the ctr's namespace, of one topic or all. */
+  /** The events so far about one container of the namespace, of one topic or all. */
   of(id: string, topic?: string): SeenEvent[] {
     return this.seen.filter(
       (event) =>
-        event.namespace === this.#ctr.namespace &&
+        event.namespace === this.#namespace &&
         (event.body['container_id'] ?? event.body['id']) === id &&
         (topic === undefined || event.topic === topic),
     );
@@ -61,6 +80,30 @@ export class EventStream implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#child.kill('SIGKILL');
+    this.#stop();
   }
+
+  async #follow(daemon: { connect(): Connection }, signal: AbortSignal): Promise<void> {
+    using connection = daemon.connect();
+    const { subscribe } = connection.service(EventsDefinition);
+    while (!signal.aborted) {
+      try {
+        for await (const envelope of subscribe({ filters: [] }, { signal })) this.seen.push(seen(envelope));
+      } catch (error) {
+        if (signal.aborted) return;
+        if ((error as Partial<ServiceError>).code !== status.UNAVAILABLE) throw error;
+      }
+      await delay(AWAY, undefined, { signal }).catch(() => undefined);
+    }
+  }
+}
+
+const types: ReadonlyMap<string, unknown> = new Map(Object.entries({ ...containers, ...tasks }));
+
+function seen({ namespace, topic, event }: Envelope): SeenEvent {
+  const [, name = ''] = /^containerd\.events\.(\w+)$/.exec(event?.typeUrl ?? '') ?? [];
+  const type = types.get(name) as { decode(bytes: Uint8Array): object } | undefined;
+  const fields = Object.entries(type?.decode(event!.value) ?? {});
+  const snake = (key: string) => key.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+  return { namespace, topic, body: Object.fromEntries(fields.map(([key, value]) => [snake(key), value])) };
 }

@@ -17,6 +17,8 @@ export class Connection implements Disposable {
   constructor(address: string) {
     this.#client = new Client(`unix://${address}`, credentials.createInsecure(), {
       'grpc.default_authority': 'localhost',
+      // A connection is its own: another that waits for a daemon to come back does not hold it up.
+      'grpc.use_local_subchannel_pool': 1,
       'grpc.initial_reconnect_backoff_ms': 20,
       'grpc.max_reconnect_backoff_ms': 100,
       'grpc.max_receive_message_length': messageLimit,

@@ -1,0 +1,16 @@
+/** Who is at the other end of a call's connection. */
+import type { ServerHttp2Stream } from 'node:http2';
+import type { Socket } from 'node:net';
+import { peerPid } from '../../native/native.ts';
+
+/** What Node's sockets have and do not declare: the descriptor is in libuv's handle, until the socket is closed. */
+interface Handled {
+  readonly _handle?: { readonly fd?: number } | null;
+}
+
+/** The caller's process; 0 when it is of another pid namespace, undefined when the connection is gone. */
+export function pidOfPeer({ session }: ServerHttp2Stream): number | undefined {
+  if (session === undefined || session.destroyed) return undefined;
+  const fd = (session.socket as Socket & Handled)._handle?.fd;
+  return fd === undefined || fd < 0 ? undefined : peerPid(fd);
+}
