@@ -260,7 +260,8 @@ for (const name of peers) {
 
     test('events tell what happens, in order, until the signal aborts', async () => {
       const abort = new AbortController();
-      const events = client.events([`namespace==${namespace},topic~=^/tasks/`], { signal: abort.signal });
+      const filter = `namespace==${namespace},topic~=^/tasks/,event.container_id==watched`;
+      const events = client.events([filter], { signal: abort.signal });
       const topics: string[] = [];
       const reading = (async () => {
         for await (const event of events) {
