@@ -85,7 +85,8 @@ async function attempt(
     return true;
   } catch (error) {
     const isWrong = isCode(error, Code.FailedPrecondition);
-    if (isWrong || isCode(error, Code.OutOfRange)) {
+    // Bytes that came are kept for the next pull; where none did there is nothing to go on with.
+    if (isWrong || writer.offset === 0 || isCode(error, Code.OutOfRange)) {
       await writer.close();
       await content.abort(namespace, ref, lease).catch(() => undefined);
     }

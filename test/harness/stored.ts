@@ -33,6 +33,13 @@ export async function ingestsOf(daemon: Daemon, { namespace }: Ctr): Promise<Map
   return new Map(statuses.map(({ ref, offset }) => [ref, Number(offset)]));
 }
 
+/** Gives up what is being written, which would be kept for a day for another pull to go on with. */
+export async function giveUpIngests(daemon: Daemon, { namespace }: Ctr): Promise<void> {
+  using connection = daemon.connect();
+  const content = connection.service(ContentDefinition, namespace);
+  for (const { ref } of (await content.listStatuses({})).statuses) await content.abort({ ref });
+}
+
 /** The ids of the leases there are. */
 export async function leasesOf(ctr: Ctr): Promise<string[]> {
   return words(await ctr.ok('leases', 'ls', '-q'));
