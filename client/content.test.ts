@@ -44,6 +44,9 @@ for (const name of peers) {
         digest,
       );
       assert.equal((await client.content.info(digest)).labels['c'], '3');
+      // Also when only the end of the bytes shows what they are.
+      assert.equal(await client.content.write('unexpected', bytes, { labels: { d: '4' } }), digest);
+      assert.equal((await client.content.info(digest)).labels['d'], '4');
       await client.content.delete(digest);
       await assert.rejects(client.content.info(digest), code(Code.NotFound));
       await assert.rejects(client.content.readAll(digest), code(Code.NotFound));

@@ -1,3 +1,4 @@
+import { type Hash, createHash } from 'node:crypto';
 import {
   ContentDefinition,
   type Info as ContentInfo,
@@ -103,10 +104,12 @@ export class Content {
     const begun = Promise.withResolvers<number>();
     // Nobody waits for it when the call fails before anything was sent.
     begun.promise.catch(() => {});
+    // To know what is there already when only its end shows what it is.
+    const hash = expected === '' ? createHash('sha256') : undefined;
     async function* requests(): AsyncGenerator<PartialMessage<WriteContentRequest>> {
       yield { ...common, action: WriteAction.STAT };
       let offset = await begun.promise;
-      for await (const data of piecesOf(bytes, offset)) {
+      for await (const data of piecesOf(bytes, offset, hash)) {
         yield { ...common, action: WriteAction.WRITE, offset: BigInt(offset), data: Buffer.from(data) };
         offset += data.length;
       }
@@ -125,9 +128,10 @@ export class Content {
       }
       throw internal(`the daemon did not say that ${ref} is stored`);
     } catch (error) {
-      if (expected === '' || !isCode(error, Code.AlreadyExists)) throw error;
-      if (Object.keys(labels).length > 0) await this.label(expected, labels, call);
-      return expected;
+      if (!isCode(error, Code.AlreadyExists)) throw error;
+      const digest = hash === undefined ? expected : `sha256:${hash.digest('hex')}`;
+      if (Object.keys(labels).length > 0) await this.label(digest, labels, call);
+      return digest;
     } finally {
       begun.reject(new Error('the write is over'));
     }
@@ -164,8 +168,9 @@ export class Content {
 }
 
 /** What comes after the first `skip` bytes, in pieces that fit into a message. */
-async function* piecesOf(bytes: Bytes, skip: number): AsyncGenerator<Uint8Array> {
+async function* piecesOf(bytes: Bytes, skip: number, hash: Hash | undefined): AsyncGenerator<Uint8Array> {
   for await (const chunk of bytes instanceof Uint8Array ? [bytes] : bytes) {
+    hash?.update(chunk);
     const known = Math.min(skip, chunk.length);
     skip -= known;
     for (let start = known; start < chunk.length; start += PIECE_BYTES) {
