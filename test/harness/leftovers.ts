@@ -85,7 +85,8 @@ function numbered(targets: string[]): string[] {
   });
 }
 
-function list(directory: string): string[] {
+/** The names in a directory; none when there is no such directory. */
+export function list(directory: string): string[] {
   try {
     return readdirSync(directory);
   } catch {

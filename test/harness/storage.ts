@@ -1,7 +1,7 @@
 /** What a daemon has stored on disk, whatever it tells its clients. */
-import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Daemon } from './daemon.ts';
+import { list } from './leftovers.ts';
 
 /** The digests of the blobs, of every namespace. */
 export function blobsOnDisk({ peer, root }: Daemon): string[] {
@@ -28,12 +28,4 @@ export function snapshotsOnDisk(daemon: Daemon, snapshotter = 'overlayfs'): stri
 export function ingestsOnDisk({ peer, root }: Daemon): string[] {
   const content = peer === 'moord' ? 'content' : 'io.containerd.content.v1.content';
   return list(join(root, content, 'ingest'));
-}
-
-function list(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return []; // made with the first of its kind
-  }
 }

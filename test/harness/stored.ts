@@ -1,12 +1,13 @@
 /** What a daemon stores of images: on its disk, and as its clients see it. */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readFileSync, readdirSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ContentDefinition } from '../../proto/gen/containerd/services/content.ts';
 import { Kind, SnapshotsDefinition } from '../../proto/gen/containerd/services/snapshots.ts';
 import type { Ctr } from './ctr.ts';
 import type { Daemon } from './daemon.ts';
+import { list } from './leftovers.ts';
 import { eventually } from './wait.ts';
 
 /** Blobs, ingests and the files of snapshots there are, as paths below the daemon's root. */
@@ -87,12 +88,4 @@ export async function expectNothingStored(daemon: Daemon, ctr: Ctr): Promise<voi
 
 function words(text: string): string[] {
   return text.split(/\s+/).filter((word) => word !== '');
-}
-
-function list(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return [];
-  }
 }
