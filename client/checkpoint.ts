@@ -21,7 +21,7 @@ import { type Place, underLease } from './image-container.ts';
 import { runnableImage } from './image-config.ts';
 import { type Image, Images } from './images.ts';
 import { type DescriptorJson, descriptorJson, OCI_INDEX, OCI_LAYER, readDocument } from './manifest.ts';
-import { hostPlatform } from './platform.ts';
+import { hostPlatform } from '../oci/platform.ts';
 import { Snapshots } from './snapshots.ts';
 
 const CHECKPOINT = 'application/vnd.containerd.container.criu.checkpoint.criu.tar';

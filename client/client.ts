@@ -28,7 +28,7 @@ import { type Metrics, readMetrics } from './metrics.ts';
 import { Namespaces } from './namespace.ts';
 import type { PatientOptions } from './process.ts';
 import { Networks } from './network.ts';
-import type { Spec } from './oci.ts';
+import type { Spec } from '../oci/spec.ts';
 import { Snapshots } from './snapshots.ts';
 import { buildSpec, type SpecOptions } from './spec.ts';
 import { Transfers } from './transfer.ts';
@@ -230,8 +230,9 @@ export {
   type Route,
   type SetLinkOptions,
 } from './network.ts';
-export type * as oci from './oci.ts';
-export { hostPlatform, normalize, parsePlatform, type PlatformParts, platformText } from './platform.ts';
+export { withEnvironment } from '../oci/environment.ts';
+export type * as oci from '../oci/spec.ts';
+export { hostPlatform, normalize, parsePlatform, type PlatformParts, platformText } from '../oci/platform.ts';
 export {
   type DeleteOptions,
   type Exit,
@@ -242,10 +243,10 @@ export {
   type WindowSize,
 } from './process.ts';
 export { parseRestartPolicy, type RestartOptions, type RestartPolicy } from './restart.ts';
-export { defaultSeccompProfile, type SeccompProfile } from './seccomp.ts';
+export { defaultSeccompProfile, type SeccompProfile } from '../oci/seccomp.ts';
 export { type ShimOptions, shimState } from './shim.ts';
-export { type Signal, signalNumber } from './signal.ts';
-export { buildSpec, type ImageSpecOptions, type SpecOptions, withEnvironment } from './spec.ts';
+export { type Signal, signalNumber } from '../oci/signal.ts';
+export { buildSpec, type ImageSpecOptions, type SpecOptions } from './spec.ts';
 export {
   DEFAULT_SNAPSHOTTER,
   kindName,
@@ -271,4 +272,4 @@ export type {
 } from './transfer-options.ts';
 export { type ProgressSteps, stepsOf } from './transfer-calls.ts';
 export type { Transfers } from './transfer.ts';
-export { lookUpUser } from './user.ts';
+export { lookUpUser } from '../oci/user.ts';

@@ -16,7 +16,7 @@ import type { ImageContainerOptions, Place } from './image-container.ts';
 import type { Image } from './images.ts';
 import type { Descriptor } from './manifest.ts';
 import type { Labels } from './namespace.ts';
-import type { Spec } from './oci.ts';
+import type { Spec } from '../oci/spec.ts';
 import type { ExecProcess } from './task.ts';
 import { type RestartOptions, restartLabels, stopLabels } from './restart.ts';
 import { partsOf, Task } from './task.ts';

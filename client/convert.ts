@@ -25,7 +25,7 @@ import {
   readDocument,
   readManifest,
 } from './manifest.ts';
-import { platformText, rank } from './platform.ts';
+import { platformText, rank } from '../oci/platform.ts';
 
 export type LayerFormat = 'uncompressed' | 'gzip' | 'zstd';
 

@@ -10,22 +10,9 @@ import {
   isConfig,
   readDocument,
 } from './manifest.ts';
+import { configOf, objectOf, type ImageDocument, type RunConfig, textsOf } from '../oci/image-config.ts';
 import type { Labels } from './namespace.ts';
-import type { parsePlatform } from './platform.ts';
-
-/** The part of an image's configuration that says how to run it (image-spec, config.md). */
-export interface RunConfig {
-  /** Empty for root. */
-  readonly user: string;
-  readonly env: readonly string[];
-  readonly entrypoint: readonly string[];
-  readonly cmd: readonly string[];
-  /** Empty for the root directory. */
-  readonly workingDir: string;
-  readonly labels: Labels;
-  /** Empty for SIGTERM. */
-  readonly stopSignal: string;
-}
+import type { parsePlatform } from '../oci/platform.ts';
 
 /** An image for one platform: what its name leads to. */
 export interface RunnableImage {
@@ -61,7 +48,7 @@ export async function runnableImage(
     const { config: at, layers } = (await imageFor(content, descriptorJson(target), platform, options))
       .manifest;
     if (!isConfig(at.mediaType)) throw invalidArgument(`its configuration is of type ${at.mediaType}`);
-    const document = await readDocument<Document>(content, at.digest, options);
+    const document = await readDocument<ImageDocument>(content, at.digest, options);
     const diffIds = textsOf(objectOf(document['rootfs'])['diff_ids']);
     if (diffIds.length !== layers.length) {
       throw invalidArgument(`it has ${layers.length} layers, its configuration tells of ${diffIds.length}`);
@@ -74,39 +61,4 @@ export async function runnableImage(
     if (isCode(error, Code.InvalidArgument)) throw invalidArgument(message, error);
     throw error;
   }
-}
-
-/** Written by whoever made the image: nothing is taken for granted. */
-type Document = { readonly [key: string]: unknown };
-
-function configOf(json: unknown): RunConfig {
-  const config = objectOf(json);
-  const labels = Object.entries(objectOf(config['Labels'])).map(([key, value]) => [key, textOf(value)]);
-  return {
-    user: textOf(config['User']),
-    env: textsOf(config['Env']),
-    entrypoint: textsOf(config['Entrypoint']),
-    cmd: textsOf(config['Cmd']),
-    workingDir: textOf(config['WorkingDir']),
-    labels: Object.fromEntries(labels) as Labels,
-    stopSignal: textOf(config['StopSignal']),
-  };
-}
-
-function objectOf(value: unknown): Document {
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Document;
-  if (value === undefined || value === null) return {};
-  throw invalidArgument('its configuration has a value where an object belongs');
-}
-
-function textOf(value: unknown): string {
-  if (typeof value === 'string') return value;
-  if (value === undefined || value === null) return '';
-  throw invalidArgument('its configuration has a value where a text belongs');
-}
-
-function textsOf(value: unknown): string[] {
-  if (Array.isArray(value)) return value.map(textOf);
-  if (value === undefined || value === null) return [];
-  throw invalidArgument('its configuration has a value where a list belongs');
 }

@@ -11,10 +11,10 @@ import { type RunnableImage, runnableImage, STOP_SIGNAL_LABEL } from './image-co
 import { Images } from './images.ts';
 import { Leases } from './lease.ts';
 import type { Labels } from './namespace.ts';
-import { hostPlatform, parsePlatform } from './platform.ts';
+import { hostPlatform, parsePlatform } from '../oci/platform.ts';
 import { isInterruption } from './process.ts';
 import type { IdMappings } from './remap.ts';
-import { RootDirectory } from './root-directory.ts';
+import { RootDirectory } from '../oci/root-directory.ts';
 import { Snapshots } from './snapshots.ts';
 import { buildImageSpec, type ImageSpecOptions } from './spec.ts';
 import { isUnpacked, unpackImage } from './unpack.ts';

@@ -19,7 +19,7 @@ import {
   readDocument,
 } from './manifest.ts';
 import type { Labels } from './namespace.ts';
-import { hostPlatform, type PlatformParts } from './platform.ts';
+import { hostPlatform, type PlatformParts } from '../oci/platform.ts';
 import { Snapshots } from './snapshots.ts';
 
 /** A name for content. */

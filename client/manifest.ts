@@ -5,7 +5,7 @@ import type { Platform } from '../proto/gen/containerd/types/platform.ts';
 import { invalidArgument, notFound } from '../ttrpc/errors.ts';
 import type { CallOptions } from '../ttrpc/service.ts';
 import type { Content } from './content.ts';
-import { type PlatformParts, platformText, rank } from './platform.ts';
+import { type PlatformParts, platformText, rank } from '../oci/platform.ts';
 
 export type { Descriptor };
 

@@ -5,7 +5,7 @@ import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
 import type { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
 import { Code, internal, isCode } from '../ttrpc/errors.ts';
 import type { CallOptions, ServiceClient } from '../ttrpc/service.ts';
-import { type Signal, signalNumber } from './signal.ts';
+import { type Signal, signalNumber } from '../oci/signal.ts';
 import type { Stdio } from './stdio.ts';
 import { dateOf } from './timestamp.ts';
 

@@ -4,7 +4,7 @@ import { shiftOwners } from '../native/native.ts';
 import type { Mount } from '../proto/gen/containerd/types/mount.ts';
 import { Code, failedPrecondition, invalidArgument, isCode, messageOf } from '../ttrpc/errors.ts';
 import type { CallOptions } from '../ttrpc/service.ts';
-import type { IdMapping } from './oci.ts';
+import type { IdMapping } from '../oci/spec.ts';
 import type { Snapshots } from './snapshots.ts';
 
 export interface IdMappings {

@@ -1,9 +1,9 @@
 import { hostname } from 'node:os';
 import { isAbsolute } from 'node:path';
 import { invalidArgument } from '../ttrpc/errors.ts';
-import { currentCapabilities, DEFAULT_CAPABILITIES } from './capability.ts';
-import { ALLOW_ALL, allow, DEFAULT_DEVICE_RULES, DENY_ALL, devicesAt, hostDevices } from './device.ts';
-import type { RunConfig } from './image-config.ts';
+import { currentCapabilities, DEFAULT_CAPABILITIES } from '../oci/capability.ts';
+import { ALLOW_ALL, allow, DEFAULT_DEVICE_RULES, DENY_ALL, devicesAt, hostDevices } from '../oci/device.ts';
+import type { RunConfig } from '../oci/image-config.ts';
 import type {
   IdMapping,
   LinuxNamespace,
@@ -13,10 +13,12 @@ import type {
   Spec,
   SpecMount,
   User,
-} from './oci.ts';
-import type { RootDirectory } from './root-directory.ts';
-import { defaultSeccompProfile } from './seccomp.ts';
-import { imageUser, lookUpUser } from './user.ts';
+} from '../oci/spec.ts';
+import type { RootDirectory } from '../oci/root-directory.ts';
+import { DEFAULT_MOUNTS, MASKED_PATHS, OCI_VERSION, READONLY_PATHS, specMount } from '../oci/default-spec.ts';
+import { DEFAULT_PATH, withEnvironment } from '../oci/environment.ts';
+import { defaultSeccompProfile } from '../oci/seccomp.ts';
+import { imageUser, lookUpUser } from '../oci/user.ts';
 
 /** What is to run, in the terms of an operator. All but the root filesystem has containerd's default. */
 export interface SpecOptions {
@@ -80,46 +82,11 @@ export interface ImageBasis {
 /** Where runtimes find the root filesystem that the daemon mounts for a task, beside the specification. */
 const BUNDLE_ROOTFS = 'rootfs';
 
-/** Without one, runc finds only commands that are given by their path. */
-const DEFAULT_PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-
-const OCI_VERSION = '1.0.2';
-
 const NEW_NAMESPACES: readonly NamespaceType[] = ['pid', 'ipc', 'uts', 'mount', 'network'];
 
-const mount = (destination: string, type: string, source: string, options: string): SpecMount => ({
-  destination,
-  type,
-  source,
-  options: options.split(','),
-});
-
-const DEFAULT_MOUNTS: readonly SpecMount[] = [
-  mount('/proc', 'proc', 'proc', 'nosuid,noexec,nodev'),
-  mount('/dev', 'tmpfs', 'tmpfs', 'nosuid,strictatime,mode=755,size=65536k'),
-  mount('/dev/pts', 'devpts', 'devpts', 'nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5'),
-  mount('/dev/shm', 'tmpfs', 'shm', 'nosuid,noexec,nodev,mode=1777,size=65536k'),
-  mount('/dev/mqueue', 'mqueue', 'mqueue', 'nosuid,noexec,nodev'),
-  mount('/sys', 'sysfs', 'sysfs', 'nosuid,noexec,nodev,ro'),
-  mount('/run', 'tmpfs', 'tmpfs', 'nosuid,strictatime,mode=755,size=65536k'),
-];
-
-const MASKED_PATHS = [
-  '/proc/acpi',
-  '/proc/asound',
-  '/proc/kcore',
-  '/proc/keys',
-  '/proc/latency_stats',
-  '/proc/timer_list',
-  '/proc/timer_stats',
-  '/proc/sched_debug',
-  '/sys/firmware',
-  '/proc/scsi',
-];
-
-const READONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
-
-const HOST_FILES = ['/etc/hosts', '/etc/resolv.conf'].map((path) => mount(path, 'bind', path, 'rbind,ro'));
+const HOST_FILES = ['/etc/hosts', '/etc/resolv.conf'].map((path) =>
+  specMount(path, 'bind', path, 'rbind,ro'),
+);
 
 /**
  * The OCI specification of a container, with containerd's defaults (`ctr run` of 1.6 makes the same).
@@ -243,21 +210,6 @@ function processOf(options: SpecOptions, { args, env, cwd = '/', user }: Program
     noNewPrivileges: options.noNewPrivileges ?? true,
     apparmorProfile: options.apparmorProfile,
   };
-}
-
-/** The variables with others set over them; a name without a value removes its variable. */
-export function withEnvironment(base: readonly string[], changes: readonly string[]): string[] {
-  const variables = new Map(base.map((variable) => [nameOf(variable), variable]));
-  for (const change of changes) {
-    if (change === '') continue;
-    if (change.includes('=')) variables.set(nameOf(change), change);
-    else variables.delete(change);
-  }
-  return [...variables.values()];
-}
-
-function nameOf(variable: string): string {
-  return variable.split('=', 1)[0]!;
 }
 
 function namespacesOf({ hostNetwork, namespaces = [], idMappings }: SpecOptions): LinuxNamespace[] {

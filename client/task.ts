@@ -7,7 +7,7 @@ import { internal } from '../ttrpc/errors.ts';
 import type { CallOptions, PartialMessage } from '../ttrpc/service.ts';
 import { anyOf, pack, PROCESS_TYPE, RESOURCES_TYPE, typeNameOf } from './any.ts';
 import { type Metrics, metricsOf } from './metrics.ts';
-import type { Process as ProcessSpec, Spec } from './oci.ts';
+import type { Process as ProcessSpec, Spec } from '../oci/spec.ts';
 import { type Exit, exitOf, Process, type ProcessParts, type Tasks } from './process.ts';
 import { Stdio, type StdioOptions } from './stdio.ts';
 

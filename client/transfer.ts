@@ -14,7 +14,7 @@ import type { Connection } from './connection.ts';
 import { answerQuestions } from './credentials.ts';
 import { type Image, Images } from './images.ts';
 import type { Descriptor } from './manifest.ts';
-import { hostPlatform, normalize } from './platform.ts';
+import { hostPlatform, normalize } from '../oci/platform.ts';
 import { Snapshots } from './snapshots.ts';
 import { receiveBytes, sendBytes } from './stream.ts';
 import { callOf, type Open, TransferCalls } from './transfer-calls.ts';

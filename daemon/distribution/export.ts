@@ -9,11 +9,11 @@ import type { Distribution, Session } from './distribution.ts';
 import { readChildren, walk } from './graph.ts';
 import { IMAGE_NAME, REF_NAME } from './import.ts';
 import { OCI_INDEX, isIndex, isNonDistributable } from './media-types.ts';
-import { type Target, hostPlatform, select } from './platform.ts';
+import { type Platform, hostPlatform, select } from '../../oci/platform.ts';
 
 export interface ExportOptions {
   /** Platforms; all of them when there are none. */
-  readonly targets: readonly Target[];
+  readonly targets: readonly Platform[];
   /** Also write what `docker load` of old needs. */
   readonly dockerManifest: boolean;
   readonly nonDistributable: boolean;
@@ -127,7 +127,7 @@ async function dockerList(
   { content }: Distribution,
   { namespace }: Session,
   named: readonly Named[],
-  targets: readonly Target[],
+  targets: readonly Platform[],
 ): Promise<object[]> {
   const list = new Map<string, { Config: string; RepoTags: string[]; Layers: string[] }>();
   for (const { name, target } of named) {

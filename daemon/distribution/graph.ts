@@ -5,7 +5,7 @@ import { isDigest, parseDigest } from '../content/digest.ts';
 import type { NamespacedContent } from '../content/namespaced-content.ts';
 import type { Namespace } from '../identifiers.ts';
 import { isIndex, isManifest } from './media-types.ts';
-import type { PlatformJson } from './platform.ts';
+import type { PlatformParts } from '../../oci/platform.ts';
 import { MAX_MANIFEST } from './registry.ts';
 
 export interface Child {
@@ -13,7 +13,7 @@ export interface Child {
   /** The label that holds it: `containerd.io/gc.ref.content.l.0`. */
   readonly label: string;
   readonly role: 'manifest' | 'config' | 'layer';
-  readonly platform: PlatformJson | undefined;
+  readonly platform: PlatformParts | undefined;
 }
 
 const REFERENCE = 'containerd.io/gc.ref.content.';
@@ -70,7 +70,7 @@ function isObject(value: unknown): value is Json {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function platformFrom(value: unknown, parent: string): PlatformJson | undefined {
+function platformFrom(value: unknown, parent: string): PlatformParts | undefined {
   if (value === undefined || value === null) return undefined;
   const isPlatform =
     isObject(value) &&

@@ -16,7 +16,7 @@ import { DebianRegistry, TrickyRegistry, withoutDebianRegistry } from './testing
 import { Stage, hasty, here } from './testing/stage.ts';
 import { chainIds } from './unpack.ts';
 
-const amd64 = { os: 'linux', architecture: 'amd64', variant: '' };
+const amd64 = { os: 'linux', architecture: 'amd64', variant: '', osVersion: '' };
 const unpacked: Selection = { targets: [amd64], unpacks: [{ target: amd64, snapshotter: 'overlayfs' }] };
 const fetched: Selection = { targets: [amd64] };
 
@@ -101,7 +101,7 @@ test('of an index the platform that suits is taken, or all of them', async () =>
     assert.equal(stage.distribution.content.list(here).length, count);
   }
   await using stage = await Stage.open();
-  const s390x = { os: 'linux', architecture: 's390x', variant: '' };
+  const s390x = { os: 'linux', architecture: 's390x', variant: '', osVersion: '' };
   const missing = pull(stage, `${registry.host}/r:multi`, { targets: [s390x] });
   await assert.rejects(missing, refusal(Code.NotFound, /no match for platform linux\/s390x/));
 });

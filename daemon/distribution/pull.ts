@@ -6,7 +6,7 @@ import { type Child, childrenOf, labelChildren } from './graph.ts';
 import { download } from './download.ts';
 import { type Distribution, type Session, placed } from './distribution.ts';
 import { isConfig, isIndex, isManifestKind, refKeyOf } from './media-types.ts';
-import { type Target, platformText, select } from './platform.ts';
+import { type Platform, platformText, select } from '../../oci/platform.ts';
 import { MAX_MANIFEST, type Registry } from './registry.ts';
 import { addSource } from './sources.ts';
 import { together } from './turns.ts';
@@ -14,13 +14,13 @@ import { diffIdsOf, unpack } from './unpack.ts';
 
 export interface Unpack {
   /** Any, when undefined. */
-  readonly target: Target | undefined;
+  readonly target: Platform | undefined;
   readonly snapshotter: string;
 }
 
 export interface Selection {
   /** Platforms to take; all of them when there are none. */
-  readonly targets: readonly Target[];
+  readonly targets: readonly Platform[];
   /** Also take the manifests of other platforms, without their layers. */
   readonly allMetadata?: boolean;
   /** Manifests for each platform at most; 0 for the best one. */

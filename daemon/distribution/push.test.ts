@@ -223,7 +223,7 @@ test('an index whose other manifests are nowhere is refused before anything is s
   await using from = await open(`${source.host}/r:x`);
   await using to = await open(`${target.host}/r:x`);
   await distribution.leased(stage.session(), async (session) => {
-    const amd64 = { os: 'linux', architecture: 'amd64', variant: '' };
+    const amd64 = { os: 'linux', architecture: 'amd64', variant: '', osVersion: '' };
     const found = await fetchImage(distribution, session, from, { targets: [amd64] });
     const missing = new RegExp(
       `neither here nor at the registry: ${other.manifest.digest} \\(linux/arm64\\)`,

@@ -5,7 +5,7 @@ import { parseDigest } from '../content/digest.ts';
 import { type Distribution, type Session, placed } from './distribution.ts';
 import { readChildren, walk } from './graph.ts';
 import { isIndex, isManifestKind, isNonDistributable, refKeyOf } from './media-types.ts';
-import { type Target, normalize, platformText, select } from './platform.ts';
+import { type Platform, normalize, platformText, select } from '../../oci/platform.ts';
 import { nameOf } from './reference.ts';
 import { MAX_MANIFEST, type Registry } from './registry.ts';
 import { RegistryError, withRetries } from './retry.ts';
@@ -16,7 +16,7 @@ import { Upload, uploadLocation } from './upload.ts';
 
 export interface PushOptions {
   /** Platforms; all that is there when there are none. */
-  readonly targets?: readonly Target[];
+  readonly targets?: readonly Platform[];
   /** Send also what only its owner may give away. */
   readonly nonDistributable?: boolean;
 }

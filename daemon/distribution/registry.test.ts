@@ -6,7 +6,6 @@ import { test } from 'node:test';
 import { Code, isCode } from '../../ttrpc/errors.ts';
 import { type CredentialSource, parseChallenges } from './auth.ts';
 import { hostsOf } from './hosts.ts';
-import { parsePlatform, platformText, rank } from './platform.ts';
 import { parseReference } from './reference.ts';
 import { Registry, type RegistryOptions } from './registry.ts';
 import { parseRetryAfter } from './retry.ts';
@@ -46,16 +45,6 @@ test('references are read as clients write them', () => {
       wrong,
     );
   }
-});
-
-test('a platform runs what is made for its like or its elders', () => {
-  assert.equal(platformText(parsePlatform('linux/arm64/v8')), 'linux/arm64');
-  assert.equal(platformText(parsePlatform('x86_64')), 'linux/amd64');
-  const arm7 = parsePlatform('linux/arm/v7');
-  assert.equal(rank(arm7, { os: 'linux', architecture: 'arm', variant: 'v7' }), 0);
-  assert.ok(rank(arm7, { os: 'linux', architecture: 'arm', variant: 'v6' })! > 0);
-  assert.equal(rank(arm7, { os: 'linux', architecture: 'arm', variant: 'v8' }), undefined);
-  assert.equal(rank(arm7, { os: 'linux', architecture: 'amd64' }), undefined);
 });
 
 test('challenges are told apart', () => {

@@ -5,7 +5,7 @@ import { parseDigest } from '../content/digest.ts';
 import type { Distribution, Session } from './distribution.ts';
 import { readChildren } from './graph.ts';
 import { isConfig, isIndex } from './media-types.ts';
-import { hostPlatform, platformText, select } from './platform.ts';
+import { hostPlatform, platformText, select } from '../../oci/platform.ts';
 import type { Unpack } from './pull.ts';
 import { diffIdsOf, unpack } from './unpack.ts';
 

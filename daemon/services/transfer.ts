@@ -22,7 +22,7 @@ import { download } from '../distribution/download.ts';
 import { exportImages } from '../distribution/export.ts';
 import { importImages } from '../distribution/import.ts';
 import { nameImported } from '../distribution/naming.ts';
-import { type Target, hostPlatform, normalize, targetsOf } from '../distribution/platform.ts';
+import { type Platform, hostPlatform, normalize } from '../../oci/platform.ts';
 import { type Report, tracer } from '../distribution/progress.ts';
 import { type Selection, fetchImage } from '../distribution/pull.ts';
 import { pushImage, pushObject } from '../distribution/push.ts';
@@ -123,7 +123,7 @@ class Transfer {
 
   async #push(session: Session, from: ImageStore, to: From): Promise<void> {
     const { target } = this.#distribution.images.get(session.namespace, from.name);
-    await this.#send(session, target!, to, targetsOf(from.platforms));
+    await this.#send(session, target!, to, from.platforms.map(normalize));
   }
 
   async #pushContent(session: Session, { digest, mediaType, isImage }: Content, to: From): Promise<void> {
@@ -135,7 +135,7 @@ class Transfer {
     await pushObject(this.#distribution, session, registry, descriptor);
   }
 
-  async #send(session: Session, target: Descriptor, to: From, targets: Target[]): Promise<void> {
+  async #send(session: Session, target: Descriptor, to: From, targets: Platform[]): Promise<void> {
     const { reference } = to.registry;
     const { nonDistributable } = to;
     session.report({ event: `Pushing to ${reference}` });
@@ -187,7 +187,7 @@ class Transfer {
       const names = [from.name, ...from.extraReferences.map(({ name }) => name)].filter(
         (name) => name !== '',
       );
-      const platforms = to.allPlatforms ? [] : targetsOf(to.platforms);
+      const platforms = to.allPlatforms ? [] : to.platforms.map(normalize);
       await exportImages(this.#distribution, session, names, (bytes) => sender.send(bytes), {
         targets: to.allPlatforms || platforms.length > 0 ? platforms : [hostPlatform()],
         dockerManifest: !to.skipCompatibilityManifest,
@@ -268,7 +268,7 @@ function credentialsFrom(answer: Any): Credentials | undefined {
 
 function selectionOf({ platforms, allMetadata, manifestLimit, unpacks }: ImageStore): Selection {
   return {
-    targets: targetsOf(platforms),
+    targets: platforms.map(normalize),
     allMetadata,
     manifestLimit,
     unpacks: unpacks.map(({ platform, snapshotter }) => ({

@@ -6,7 +6,7 @@ import { Code, isCode } from '../ttrpc/errors.ts';
 import { capabilitiesOf } from './capability.ts';
 import { devicesAt } from './device.ts';
 import { signalNumber } from './signal.ts';
-import { withEnvironment } from './spec.ts';
+import { withEnvironment } from './environment.ts';
 import { lookUpUser } from './user.ts';
 
 const rootfs = mkdtempSync('/tmp/moor-user-');

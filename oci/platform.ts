@@ -1,19 +1,15 @@
-/** Platforms: for which system and processor an image is made, and which of several suits best. */
-import type { Platform } from '../../proto/gen/containerd/types/platform.ts';
-import { invalidArgument } from '../../ttrpc/errors.ts';
+/** Platforms as people write them: `linux/arm64/v8`. */
+import type { Platform } from '../proto/gen/containerd/types/platform.ts';
+import { invalidArgument } from '../ttrpc/errors.ts';
 
-/** As it stands in an index; see image-spec, image-index.md. */
-export interface PlatformJson {
+export type { Platform };
+
+/** For which system and processor something is made; the field names of image-spec. */
+export interface PlatformParts {
   readonly os?: string;
   readonly architecture?: string;
   readonly variant?: string;
   readonly 'os.version'?: string;
-}
-
-export interface Target {
-  readonly os: string;
-  readonly architecture: string;
-  readonly variant: string;
 }
 
 /** Names that others give to the same processors (`uname -m`, Node and Docker). */
@@ -29,14 +25,16 @@ const ARCHITECTURES: { readonly [name: string]: readonly [architecture: string, 
 };
 
 /** One spelling for each platform: `arm64/v8` is `arm64`, `arm` is `arm/v7`, `amd64/v1` is `amd64`. */
-export function normalize({ os = '', architecture = '', variant = '' }: PlatformJson): Target {
+export function normalize({ os = '', architecture = '', variant = '' }: PlatformParts): Platform {
   const lower = architecture.toLowerCase();
-  const alias = Object.hasOwn(ARCHITECTURES, lower) ? ARCHITECTURES[lower]! : [lower, ''];
-  const [name, implied] = alias as readonly [string, string];
+  const [name, implied] = (
+    Object.hasOwn(ARCHITECTURES, lower) ? ARCHITECTURES[lower] : [lower, '']
+  ) as readonly [string, string];
   return {
     os: os.toLowerCase() === 'macos' ? 'darwin' : os.toLowerCase(),
     architecture: name,
     variant: variantOf(name, variant.toLowerCase() || implied),
+    osVersion: '',
   };
 }
 
@@ -47,36 +45,39 @@ function variantOf(architecture: string, variant: string): string {
 }
 
 /** Of this host. */
-export function hostPlatform(): Target {
+export function hostPlatform(): Platform {
   return normalize({ os: 'linux', architecture: process.arch });
 }
 
-/** Reads `OS/ARCHITECTURE[/VARIANT]` or an architecture alone. @throws RpcError InvalidArgument */
-export function parsePlatform(text: string): Target {
+/** Reads `OS/ARCHITECTURE[/VARIANT]`, or an architecture or a system alone. @throws RpcError InvalidArgument */
+export function parsePlatform(text: string): Platform {
   const parts = text.split('/');
   if (parts.length > 3 || parts.some((part) => !/^[A-Za-z0-9_.-]+$/.test(part)))
-    throw invalidArgument(`platform ${JSON.stringify(text.slice(0, 80))}: malformed: invalid argument`);
-  if (parts.length === 1) return normalize({ os: 'linux', architecture: parts[0]! });
-  const [os, architecture, variant] = parts;
-  return normalize({ os: os!, architecture: architecture!, ...(variant !== undefined && { variant }) });
+    throw invalidArgument(`platform ${JSON.stringify(text.slice(0, 80))} is not OS/ARCHITECTURE[/VARIANT]`);
+  const [first, architecture, variant] = parts as [string, string?, string?];
+  if (architecture !== undefined)
+    return normalize({ os: first, architecture, ...(variant !== undefined && { variant }) });
+  const host = hostPlatform();
+  return /^(?:linux|windows|darwin|freebsd)$/i.test(first)
+    ? normalize({ ...host, os: first })
+    : normalize({ os: host.os, architecture: first });
 }
 
-/** @param platforms as clients send them */
-export function targetsOf(platforms: readonly Platform[]): Target[] {
-  return platforms.map(normalize);
+export function platformText({
+  os,
+  architecture,
+  variant,
+}: Pick<Platform, 'os' | 'architecture' | 'variant'>): string {
+  return [os, architecture, variant].filter((part) => part !== '').join('/') || 'unknown';
 }
 
-/**
- * How well something made for `candidate` runs on `target`: 0 is best, undefined is not at all.
- *
- * An older variant of the processor is worse than its own.
- */
-export function rank(target: Target, candidate: PlatformJson): number | undefined {
+/** How well something made for `candidate` runs on `target`: 0 is best, undefined is not at all. */
+export function rank(target: Platform, candidate: PlatformParts): number | undefined {
   const other = normalize(candidate);
   if (other.os !== target.os) return undefined;
-  // 64-bit processors of ARM run 32-bit programs, and those of x86 do as well; containerd takes both as a last resort.
+  // Such processors run programs of their smaller kin as well; containerd takes those as a last resort.
   if (target.architecture === 'arm64' && other.architecture === 'arm') {
-    const worse = rank({ os: target.os, architecture: 'arm', variant: 'v8' }, candidate);
+    const worse = rank({ ...target, architecture: 'arm', variant: 'v8' }, candidate);
     return worse === undefined ? undefined : worse + 100;
   }
   if (target.architecture === 'amd64' && other.architecture === '386') return 100;
@@ -85,7 +86,8 @@ export function rank(target: Target, candidate: PlatformJson): number | undefine
   return behind < 0 ? undefined : behind;
 }
 
-function level({ variant, architecture }: Target): number {
+/** Of a processor's variant: a program for an older one runs on a newer. */
+function level({ variant, architecture }: Platform): number {
   if (variant === '') return architecture === 'arm64' ? 80 : 10;
   const [, major = '0', minor = '0'] = /^v(\d+)(?:\.(\d+))?/.exec(variant) ?? [];
   return Number(major) * 10 + Number(minor);
@@ -98,8 +100,8 @@ function level({ variant, architecture }: Target): number {
  */
 export function select<T>(
   entries: readonly T[],
-  platformOf: (entry: T) => PlatformJson | undefined,
-  targets: readonly Target[],
+  platformOf: (entry: T) => PlatformParts | undefined,
+  targets: readonly Platform[],
   limit: number,
 ): T[] {
   if (targets.length === 0) return [...entries];
@@ -116,8 +118,4 @@ export function select<T>(
     for (const { entry } of limit > 0 ? ranked.slice(0, limit) : ranked) chosen.add(entry);
   }
   return [...chosen];
-}
-
-export function platformText({ os, architecture, variant }: Target): string {
-  return [os, architecture, variant].filter((part) => part !== '').join('/');
 }

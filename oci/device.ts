@@ -1,7 +1,7 @@
 import { lstatSync, readdirSync, type Stats, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { invalidArgument } from '../ttrpc/errors.ts';
-import type { Device, DeviceRule } from './oci.ts';
+import type { Device, DeviceRule } from './spec.ts';
 
 const RWM = 'rwm';
 

@@ -1,5 +1,5 @@
 import { invalidArgument, notFound } from '../ttrpc/errors.ts';
-import type { User } from './oci.ts';
+import type { User } from './spec.ts';
 import { RootDirectory } from './root-directory.ts';
 
 /** runc takes no larger id. */

@@ -18,5 +18,6 @@ test('the nearest platform that runs here is best', () => {
   assert.ok(rank(arm, { os: 'linux', architecture: 'arm', variant: 'v6' })! > 0);
   assert.equal(rank(arm, { os: 'linux', architecture: 'arm', variant: 'v8' }), undefined);
   assert.equal(rank(arm, { os: 'windows', architecture: 'arm' }), undefined);
+  assert.equal(rank(arm, { os: 'linux', architecture: 'amd64' }), undefined);
   assert.ok(rank(parsePlatform('amd64'), { os: 'linux', architecture: '386' })! > 0);
 });
