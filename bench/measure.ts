@@ -24,7 +24,8 @@ export interface Measure {
   readonly tidy?: (side: Side) => Promise<void>;
 }
 
-export type Topic = 'Containers' | 'Many at once' | 'A crowd of containers' | 'Images' | 'Events and output';
+export type Topic =
+  'Containers' | 'Many at once' | 'A crowd of containers' | 'Images' | 'Events and output' | 'Command line';
 
 /** A measure with a single figure of its own name. */
 export function single(

@@ -2,17 +2,18 @@
  * Moor and Debian's containerd side by side, in one run: the same ctr, the same runc, the same root file system and images;
  * sample by sample in turn, so that both see the same machine. See --help.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import type { Peer } from '../test/harness/daemon.ts';
-import { picture } from './chart.ts';
+import { commandLine } from './command-line.ts';
 import { containers } from './containers.ts';
 import { crowd } from './crowd.ts';
 import { machine, versions } from './host.ts';
 import { Gallery, images } from './images.ts';
+import { keep } from './kept.ts';
+import { limits } from './limits.ts';
 import type { Measure } from './measure.ts';
-import { markdown, table, type Report, type Result } from './report.ts';
+import { table, type Report, type Result, type Setting } from './report.ts';
 import { Side } from './side.ts';
 import { summarize, summarizeRatios } from './statistics.ts';
 import { streams } from './streams.ts';
@@ -21,6 +22,7 @@ interface Flags {
   readonly quick: boolean;
   readonly self: boolean;
   readonly only?: string[];
+  readonly update: boolean;
   readonly json: boolean;
   readonly write: boolean;
 }
@@ -29,20 +31,25 @@ interface Flags {
 const resultsDirectory = join(import.meta.dirname, '../docs/bench');
 
 await using gallery = new Gallery();
-const measures: readonly Measure[] = [...containers, ...crowd, ...streams, ...images(gallery)];
+const measures: readonly Measure[] = [...containers, ...crowd, ...streams, ...images(gallery), commandLine];
 const names = measures.map(({ name }) => name);
 const flags = new Command('bench')
   .description('Measures Moor and Debian’s containerd side by side with the same ctr.')
   .option('--quick', 'few rounds, for a rough look', false)
   .option('--self', 'containerd against itself: what the machine’s noise makes of equals', false)
   .addOption(new Option('--only <name...>', 'only these measures').choices(names))
+  .addOption(
+    new Option('--update', 'with --only: replace just these rows in docs/bench')
+      .default(false)
+      .conflicts('quick'),
+  )
   .option('--json', 'print the report as JSON', false)
-  .option('--no-write', 'leave docs/bench as it is (--quick and --only do so too)')
+  .option('--no-write', 'leave docs/bench as it is (so do --quick, and --only without --update)')
   .parse()
   .opts<Flags>();
 
 /** Samples of both sides in turn; who goes first alternates. */
-async function compare(measure: Measure, ours: Side, theirs: Side): Promise<Result[]> {
+async function compare(measure: Measure, ours: Side, theirs: Side, measured: Setting): Promise<Result[]> {
   const samples = new Map<Side, (readonly number[])[]>([
     [ours, []],
     [theirs, []],
@@ -58,22 +65,13 @@ async function compare(measure: Measure, ours: Side, theirs: Side): Promise<Resu
     return {
       topic: measure.topic,
       figure,
+      ...(flags.self ? {} : { limit: limits[figure.name] }),
+      measured,
       ours: summarize(mine),
       theirs: summarize(other),
       ratio: summarizeRatios(mine, other),
     };
   });
-}
-
-function keep(report: Report): void {
-  mkdirSync(resultsDirectory, { recursive: true });
-  // What the noise makes of equals stands beside what it has made of the results.
-  const name = flags.self ? 'noise' : 'results';
-  const file = (extension: string) => join(resultsDirectory, `${name}.${extension}`);
-  writeFileSync(file('json'), `${JSON.stringify(report, undefined, 1)}\n`);
-  writeFileSync(file('md'), markdown(report, `${name}.svg`));
-  writeFileSync(file('svg'), picture(report));
-  console.log(`written: ${file('md')}`);
 }
 
 async function bench(): Promise<void> {
@@ -82,24 +80,26 @@ async function bench(): Promise<void> {
   await using ours = await Side.start(flags.self ? 'containerd (a)' : 'Moor', peer, 'a');
   await using theirs = await Side.start(flags.self ? 'containerd (b)' : 'containerd', 'containerd', 'b');
 
+  const setting: Setting = {
+    date: new Date().toISOString().slice(0, 10),
+    machine: machine(),
+    versions: await versions([ours.daemon, theirs.daemon]),
+  };
   const chosen = measures.filter(({ name }) => flags.only?.includes(name) ?? true);
   const results: Result[] = [];
   for (const measure of chosen) {
     const minutes = ((performance.now() - began) / 60_000).toFixed(1);
     process.stderr.write(`${minutes} min  ${measure.name}: ${measure.figures[0]?.what} …\n`);
-    results.push(...(await compare(measure, ours, theirs)));
+    results.push(...(await compare(measure, ours, theirs, setting)));
   }
-  const report: Report = {
-    date: new Date().toISOString().slice(0, 10),
-    minutes: Math.round((performance.now() - began) / 60_000),
-    machine: machine(),
-    versions: await versions([ours.daemon, theirs.daemon]),
-    labels: { ours: ours.label, theirs: theirs.label },
-    results,
-  };
+  const report: Report = { labels: { ours: ours.label, theirs: theirs.label }, results };
   console.log(flags.json ? JSON.stringify(report) : table(report));
-  const whole = !flags.quick && chosen.length === measures.length;
-  if (whole && flags.write) keep(report);
+  process.stderr.write(`${((performance.now() - began) / 60_000).toFixed(1)} min\n`);
+  const isKept = flags.only === undefined ? !flags.quick : flags.update;
+  if (!isKept || !flags.write) return;
+  // What the noise makes of equals stands beside what it has made of the results.
+  const order = measures.flatMap(({ figures }) => figures.map(({ name }) => name));
+  console.log(`written: ${keep(resultsDirectory, flags.self ? 'noise' : 'results', report, order)}`);
 }
 
 await bench();

@@ -48,7 +48,7 @@ async function runFiles(files: string[], concurrency: number): Promise<void> {
   await finished(report);
 }
 
-await runFiles(chosen(['{ttrpc,native,oci,shim,daemon,client,cli}/**/*.test.ts']), 2);
+await runFiles(chosen(['{ttrpc,native,oci,shim,daemon,client,cli,bench}/**/*.test.ts']), 2);
 await runFiles(chosen(['test/**/*.test.ts']), 1);
 const failing = [...counts].filter(([, { failed }]) => failed > 0).map(([file]) => file);
 if (failing.length > 0) console.log(`\nonce more, alone: ${failing.map(short).join(' ')}\n`);
