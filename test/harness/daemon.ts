@@ -19,7 +19,7 @@ import { pidsIn, removeCgroups } from './cgroups.ts';
 import { Ctr } from './ctr.ts';
 import { alive, commandLine, killProcess, processOf, processes, workingDirectory } from './processes.ts';
 import { Connection } from './rpc.ts';
-import { soon } from './wait.ts';
+import { PATIENCE, soon } from './wait.ts';
 
 /** The kinds of daemon under test: ours, and Debian's containerd as the reference. */
 export type Peer = 'moord' | 'containerd';
@@ -144,11 +144,11 @@ export class Daemon implements AsyncDisposable {
     }
   }
 
-  /** Waits until the daemon answers. Fails with its log when it ends instead, or takes longer than 20 s. */
+  /** Waits until the daemon answers. Fails with its log when it ends instead, or takes longer than it may. */
   async ready(): Promise<void> {
     const child = this.#child;
     const ended = () => child === undefined || child.exitCode !== null || child.signalCode !== null;
-    const deadline = performance.now() + 20_000;
+    const deadline = performance.now() + PATIENCE;
     for (;;) {
       if (ended()) throw new Error(`${this.peer} ended at start:\n${this.tail()}`);
       if (performance.now() > deadline) throw new Error(`${this.peer} does not answer:\n${this.tail()}`);
@@ -171,7 +171,7 @@ export class Daemon implements AsyncDisposable {
     await once(child, 'exit');
   }
 
-  /** SIGTERM: a stop that lets calls finish; SIGKILL after 10 s. */
+  /** SIGTERM: a stop that lets calls finish; SIGKILL when it takes too long. */
   async terminate(): Promise<void> {
     await this.#end('SIGTERM');
   }

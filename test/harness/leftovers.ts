@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { cgroupsOf } from './cgroups.ts';
 import { mountsBelow, type Daemon } from './daemon.ts';
 import { commandLine, descriptors, processes } from './processes.ts';
-import { eventually, type Bound } from './wait.ts';
+import { eventually, PATIENCE, type Bound } from './wait.ts';
 
 /** Names of everything held, each prefixed by its kind: `mount /tmp/…`, `zombie runc`, `descriptor socket #3` … */
 export type Holdings = ReadonlySet<string>;
@@ -41,7 +41,7 @@ export interface LeftoverOptions extends Bound {
 export async function expectNothingLeft(
   daemon: Daemon,
   before: Holdings,
-  { within = 10_000, except }: LeftoverOptions = {},
+  { within = PATIENCE, except }: LeftoverOptions = {},
 ): Promise<void> {
   let left: string[] = [];
   try {

@@ -2,6 +2,9 @@
 import { AssertionError } from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 
+/** Milliseconds that a wait may take where a test names no bound: what a machine with much else to do needs, and more. */
+export const PATIENCE = 30_000;
+
 export interface Bound {
   /** Milliseconds until the wait fails. */
   readonly within?: number;
@@ -16,7 +19,7 @@ export interface Bound {
 export async function eventually<T>(
   what: string,
   probe: () => T | Promise<T>,
-  { within = 10_000 }: Bound = {},
+  { within = PATIENCE }: Bound = {},
 ): Promise<Exclude<T, false | null | undefined>> {
   const deadline = performance.now() + within;
   let pause = 5;
@@ -42,7 +45,7 @@ export async function eventually<T>(
 export async function soon<T>(
   what: string,
   promise: Promise<T>,
-  { within = 10_000 }: Bound = {},
+  { within = PATIENCE }: Bound = {},
 ): Promise<T> {
   const ended = new AbortController();
   const late = delay(within, undefined, { signal: ended.signal }).then(() => {
