@@ -14,6 +14,7 @@ import {
   type Outlet,
   type Unclaimed,
 } from './fifo.ts';
+import type { Journal } from './journal.ts';
 import { LINGER_MS } from './output.ts';
 import { Pump } from './pump.ts';
 import type { HandedStdio } from './runc.ts';
@@ -27,6 +28,7 @@ export class Console implements ProcessStdio {
   readonly handed: HandedStdio = ['ignore', 'ignore', 'ignore'];
   readonly consoleSocket: string;
   readonly settled: Promise<void>;
+  readonly journal: Journal | undefined;
   readonly #folder: string;
   readonly #listening: Descriptor;
   #outlet: Outlet;
@@ -41,7 +43,8 @@ export class Console implements ProcessStdio {
   #unclaimed: Unclaimed | undefined;
 
   /** Takes the descriptors over. `bundle` is where the socket goes, if its path is short enough. */
-  constructor(bundle: string, outlet: Outlet, inlet: Inlet | undefined) {
+  constructor(bundle: string, outlet: Outlet, inlet: Inlet | undefined, journal?: Journal) {
+    this.journal = journal;
     this.settled = this.#closed.promise.then(() => outlet.delivered?.());
     this.#outlet = outlet;
     this.#inlet = inlet;
@@ -51,7 +54,7 @@ export class Console implements ProcessStdio {
   }
 
   get taken(): Promise<void> {
-    return this.#closed.promise;
+    return this.#outlet.isPrompt === true ? this.settled : this.#closed.promise;
   }
 
   spawned(): void {}

@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { setNonblock, unreadBytes } from '../native/native.ts';
+import { pipe, setNonblock, unreadBytes } from '../native/native.ts';
 import { deadlineExceeded, invalidArgument, messageOf } from '../ttrpc/errors.ts';
 import { Descriptor } from './descriptor.ts';
 
@@ -22,6 +22,8 @@ export interface Outlet {
   readonly keeper: Descriptor | undefined;
   /** Resolves when who takes the bytes in turn has taken them all, once the writer is closed; never rejects. */
   readonly delivered?: () => Promise<void>;
+  /** That is a matter of moments: the news of the end waits for it. */
+  readonly isPrompt?: boolean;
   /** Nobody waits for that any more: who takes the bytes is to come to an end. */
   readonly dismiss?: () => void;
 }
@@ -154,6 +156,13 @@ export interface Inlet {
 export function closeInlet({ reader, keeper }: Inlet): void {
   reader.close();
   keeper?.close();
+}
+
+/** A pipe that this process itself writes into, by the keeper, which does not block. */
+export function pipeInlet(): Inlet {
+  const { read, write } = pipe();
+  setNonblock(write, true);
+  return { reader: new Descriptor(read), keeper: new Descriptor(write) };
 }
 
 /**

@@ -181,6 +181,7 @@ export class PumpedOutput implements Output {
   }
 }
 
-function chown(descriptor: Descriptor, { uid, gid }: Owner): void {
+/** Has it belong to who will open it again by /dev/stdout. */
+export function chown(descriptor: Descriptor, { uid, gid }: Owner): void {
   if (uid !== 0 || gid !== 0) fchownSync(descriptor.fd, uid, gid);
 }

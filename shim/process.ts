@@ -1,5 +1,6 @@
 import type { WindowSize } from '../native/native.ts';
 import { failedPrecondition, invalidArgument, messageOf, notFound } from '../ttrpc/errors.ts';
+import type { Journal } from './journal.ts';
 import { Queue } from './queue.ts';
 import type { Exit } from './reaper.ts';
 import { pidOf, type State, stopped } from './state.ts';
@@ -60,6 +61,11 @@ export abstract class ContainerProcess {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#starts = promise;
     return resolve;
+  }
+
+  /** Where the output is kept, if it is and the process has been made. */
+  get journal(): Journal | undefined {
+    return this.stdio?.journal;
   }
 
   closeStdin(): void {

@@ -7,9 +7,10 @@ import { ShimDefinition } from '../proto/gen/moor/shim/v1.ts';
 import { TtrpcServer } from '../ttrpc/server.ts';
 import type { CallContext } from '../ttrpc/service.ts';
 import type { Log } from './log.ts';
+import { moorService } from './moor-service.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
-import { taskService } from './service.ts';
+import { Berth, taskService } from './service.ts';
 import { boundPath } from './socket.ts';
 
 /** How long the last events may take to reach the daemon, and the last bytes a client. */
@@ -43,16 +44,11 @@ export async function serve({ namespace, events, log, socket }: ServeOptions): P
     onConnection: () => publisher.poke(),
   });
   const shutdown = (delivered: Promise<unknown>) => end({ delivered });
-  const service = taskService({ namespace, reaper, publisher, log, shutdown });
+  const berth = new Berth();
+  const service = taskService({ namespace, reaper, publisher, log, shutdown, berth });
   server.add(TaskV2, service);
   server.add(TaskV3, service);
-  server.add(ShimDefinition, {
-    flush: async (_request, { signal }) => {
-      const flushed = publisher.pending;
-      await publisher.flush(signal);
-      return { flushed };
-    },
-  });
+  server.add(ShimDefinition, moorService({ publisher, berth }));
   // With the shim its container would end: a mistake in one call is no reason for that.
   process.on('uncaughtException', (error) =>
     log.error('a mistake in the shim', { error, stack: error.stack }),

@@ -17,8 +17,21 @@ import type { State } from './state.ts';
 
 /** What the task service needs from the shim around it. */
 export interface ServiceSurroundings extends Surroundings {
+  /** Has the container while there is one. */
+  readonly berth: Berth;
   /** Ends the shim, once the answer that is being given is written and, or soon after, all output has been delivered. */
   readonly shutdown: (delivered: Promise<unknown>) => void;
+}
+
+/** The place for the one container of a shim. */
+export class Berth {
+  container: Container | undefined;
+
+  /** @throws RpcError NotFound */
+  demand(id: string): Container {
+    if (this.container?.id !== id) throw notFound(`container not created: ${id}`);
+    return this.container;
+  }
 }
 
 const STATUS: Record<State['status'], Status> = {
@@ -33,28 +46,25 @@ const STATUS: Record<State['status'], Status> = {
 export function taskService(
   surroundings: ServiceSurroundings,
 ): ServiceImplementation<typeof TaskV2> & ServiceImplementation<typeof TaskV3> {
-  const { publisher, shutdown } = surroundings;
+  const { publisher, shutdown, berth } = surroundings;
   const creations = new Queue();
   /** Output of deleted processes that their clients have not taken yet. */
   const undelivered = new Set<Promise<void>>();
-  let current: Container | undefined;
 
   const remember = ({ delivered }: ContainerProcess): void => {
     undelivered.add(delivered);
     void delivered.then(() => undelivered.delete(delivered));
   };
 
-  const containerOf = ({ id }: { id: string }): Container => {
-    if (current === undefined || current.id !== id) throw notFound(`container not created: ${id}`);
-    return current;
-  };
+  const containerOf = ({ id }: { id: string }): Container => berth.demand(id);
 
   const service: ServiceImplementation<typeof TaskV3> = {
     create: (request, { signal }) =>
       creations.run(async () => {
-        if (current !== undefined) throw alreadyExists(`this shim has the container ${current.id} already`);
-        current = await Container.create(request, surroundings, signal);
-        return { pid: current.init.pid };
+        const taken = berth.container?.id;
+        if (taken !== undefined) throw alreadyExists(`this shim has the container ${taken} already`);
+        berth.container = await Container.create(request, surroundings, signal);
+        return { pid: berth.container.init.pid };
       }),
 
     start: async (request, context) => {
@@ -69,7 +79,7 @@ export function taskService(
       const container = containerOf(request);
       if (request.execId === '') {
         await container.delete();
-        if (current === container) current = undefined;
+        if (berth.container === container) berth.container = undefined;
         remember(container.init);
         return ending(container.init);
       }
@@ -163,11 +173,11 @@ export function taskService(
       return { stats };
     },
 
-    connect: async () => ({ shimPid: getPid(), taskPid: current?.init.pid }),
+    connect: async () => ({ shimPid: getPid(), taskPid: berth.container?.init.pid }),
 
     shutdown: async (request) => {
       await creations.idle();
-      if (current === undefined || request.now) shutdown(Promise.all(undelivered));
+      if (berth.container === undefined || request.now) shutdown(Promise.all(undelivered));
       return {};
     },
 

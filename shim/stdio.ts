@@ -6,14 +6,27 @@ import { pipe } from '../native/native.ts';
 import { invalidArgument, messageOf } from '../ttrpc/errors.ts';
 import { Console } from './console.ts';
 import { Descriptor } from './descriptor.ts';
-import { closeInlet, closeOutlet, openInlet, openOutlet, type Inlet, type Outlet } from './fifo.ts';
+import {
+  closeInlet,
+  closeOutlet,
+  openInlet,
+  openOutlet,
+  pipeInlet,
+  type Inlet,
+  type Outlet,
+} from './fifo.ts';
+import { Journal, type OutputStream } from './journal.ts';
+import { JournalOutput, journalOutlet } from './journal-output.ts';
 import type { Log } from './log.ts';
 import { Logger, pathOf } from './logger.ts';
 import { DirectOutput, NULL_OUTPUT, PumpedOutput, type Output, type Owner } from './output.ts';
 import type { Reaper } from './reaper.ts';
 import type { HandedStdio } from './runc.ts';
 
-/** What a client asks for: paths of FIFOs or files, `binary://` and `file://` URIs; empty means /dev/null. */
+/**
+ * What a client asks for: paths of FIFOs or files, `binary://` and `file://` URIs, `cri://` and `attach://` as a journal has them; empty
+ * means /dev/null.
+ */
 export interface StdioRequest {
   readonly stdin: string;
   readonly stdout: string;
@@ -26,6 +39,8 @@ export interface ProcessStdio {
   readonly handed: HandedStdio;
   /** Where the runtime sends the terminal, if there is to be one. */
   readonly consoleSocket: string | undefined;
+  /** Where the output is kept, and others get a copy of it. */
+  readonly journal: Journal | undefined;
   /** The runtime has been spawned and has its descriptors. */
   spawned(): void;
   /** The runtime has succeeded; the process exists. */
@@ -70,10 +85,14 @@ export async function openStdio(request: StdioRequest, context: StdioContext): P
 }
 
 async function openPlain(request: StdioRequest, context: StdioContext): Promise<ProcessStdio> {
-  const inlet = request.stdin === '' ? undefined : openInlet(request.stdin);
+  const journal = openJournal(request, ['stdout', 'stderr'], context);
+  const inlet = openInput(request.stdin, journal);
   try {
-    const [stdout, stderr] = await openOutputs(request, context);
-    return new PlainStdio(inlet, stdout, stderr);
+    const [stdout, stderr] =
+      journal === undefined
+        ? await openOutputs(request, context)
+        : (['stdout', 'stderr'] as const).map((stream) => new JournalOutput(journal, stream, context.owner));
+    return new PlainStdio(inlet, stdout, stderr, journal);
   } catch (error) {
     if (inlet !== undefined) closeInlet(inlet);
     throw error;
@@ -81,11 +100,13 @@ async function openPlain(request: StdioRequest, context: StdioContext): Promise<
 }
 
 async function openConsole(request: StdioRequest, context: StdioContext): Promise<ProcessStdio> {
-  const inlet = request.stdin === '' ? undefined : openInlet(request.stdin);
+  const journal = openJournal(request, ['stdout'], context);
+  const inlet = openInput(request.stdin, journal);
   let outlet: Outlet | undefined;
   try {
-    outlet = await openConsoleOutlet(request.stdout, context);
-    return new Console(context.bundle, outlet, inlet);
+    outlet =
+      journal === undefined ? await openConsoleOutlet(request.stdout, context) : journalOutlet(journal);
+    return new Console(context.bundle, outlet, inlet, journal);
   } catch (error) {
     if (inlet !== undefined) closeInlet(inlet);
     if (outlet !== undefined) {
@@ -94,6 +115,23 @@ async function openConsole(request: StdioRequest, context: StdioContext): Promis
     }
     throw error;
   }
+}
+
+function openJournal(
+  { stdout }: StdioRequest,
+  streams: readonly OutputStream[],
+  { log }: StdioContext,
+): Journal | undefined {
+  const uri = parseUri(stdout);
+  return uri?.protocol === 'cri:' ? new Journal(uri, streams, log) : undefined;
+}
+
+function openInput(stdin: string, journal: Journal | undefined): Inlet | undefined {
+  if (stdin === '') return undefined;
+  if (journal === undefined || !stdin.startsWith('attach://')) return openInlet(stdin);
+  const inlet = pipeInlet();
+  journal.input = { inlet, once: parseUri(stdin)?.searchParams.get('once') === 'true' };
+  return inlet;
 }
 
 async function openOutputs(request: StdioRequest, context: StdioContext): Promise<[Output, Output]> {
@@ -175,7 +213,7 @@ function appendTo(file: Descriptor): Outlet {
 function parseUri(text: string): URL | undefined {
   const scheme = /^([a-z][a-z0-9+.-]*):\/\//.exec(text)?.[1];
   if (scheme === undefined) return undefined;
-  if (scheme !== 'binary' && scheme !== 'file')
+  if (!['binary', 'file', 'cri', 'attach'].includes(scheme))
     throw invalidArgument(`unknown stdio scheme ${scheme} in ${text}`);
   try {
     return new URL(text);
@@ -201,8 +239,10 @@ class PlainStdio implements ProcessStdio {
   readonly settled: Promise<void>;
   readonly #inlet: Inlet | undefined;
   readonly #outputs: readonly Output[];
+  readonly journal: Journal | undefined;
 
-  constructor(inlet: Inlet | undefined, stdout: Output, stderr: Output) {
+  constructor(inlet: Inlet | undefined, stdout: Output, stderr: Output, journal: Journal | undefined) {
+    this.journal = journal;
     this.#inlet = inlet;
     this.#outputs = [...new Set([stdout, stderr])];
     this.handed = [inlet?.reader.fd ?? 'ignore', stdout.handed, stderr.handed];

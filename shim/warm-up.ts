@@ -12,7 +12,7 @@ import { pack } from './any.ts';
 import { Log } from './log.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
-import { taskService } from './service.ts';
+import { Berth, taskService } from './service.ts';
 
 const STDERR = 2;
 const SIGKILL = 9;
@@ -69,7 +69,14 @@ async function oneLife(bundle: string, events: string, binaryName: string): Prom
   const log = new Log(STDERR, 'error');
   const reaper = new Reaper();
   const publisher = new Publisher(events, 'warm-up', log);
-  const service = taskService({ namespace: 'warm-up', reaper, publisher, log, shutdown: () => {} });
+  const service = taskService({
+    namespace: 'warm-up',
+    reaper,
+    publisher,
+    log,
+    shutdown: () => {},
+    berth: new Berth(),
+  });
   const server = new TtrpcServer().add(TaskDefinition, service);
   const [ours, theirs] = socketPair();
   server.serve(new Socket({ fd: ours }));

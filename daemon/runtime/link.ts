@@ -24,7 +24,7 @@ export type Life =
 export interface Question<T> {
   /** For the error text: "the connection was lost while …". */
   readonly action: string;
-  readonly call: (shim: TaskClient) => Promise<T>;
+  readonly call: (task: TaskClient, shim: Shim) => Promise<T>;
   readonly whenDead: (exit: Exit) => T;
   readonly signal?: AbortSignal;
   /** The call is made again when the connection was lost under it and the shim turns out to live. */
@@ -112,7 +112,7 @@ export class ShimLink {
             throw unavailable(`task ${this.#id}: the connection to its shim was lost while ${action}`);
           }
           try {
-            return await call(life.shim.task);
+            return await call(life.shim.task, life.shim);
           } catch (error) {
             if (!isCode(error, Code.Unavailable)) throw error;
             // A call fails a moment before its connection is known to be lost.

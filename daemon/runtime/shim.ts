@@ -37,7 +37,12 @@ export class Shim {
 
   /** Resolves when every event that Moor's own shim held at the time of the call has been acknowledged. */
   async flush(options: CallOptions): Promise<void> {
-    await this.#client.service(ShimDefinition).flush({}, options);
+    await this.own.flush({}, options);
+  }
+
+  /** What only Moor's own shim does for its container. */
+  get own(): ServiceClient<typeof ShimDefinition> {
+    return this.#client.service(ShimDefinition);
   }
 
   close(): void {

@@ -14,6 +14,7 @@ import type { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { Code, failedPrecondition, internal, isCode, messageOf, notFound } from '../../ttrpc/errors.ts';
 import type { PartialMessage } from '../../ttrpc/service.ts';
 import type { ContainerId, ExecId, Namespace } from '../identifiers.ts';
+import { attachTo, type Output } from './attachment.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bundle } from './bundle.ts';
@@ -22,7 +23,7 @@ import { Execs } from './execs.ts';
 import { type Exit, type ExitRecord, KILLED } from './exit.ts';
 import { reached } from '../failpoint.ts';
 import { DELETE_TIMEOUT_MS, type Launcher } from './launcher.ts';
-import { PROBE_TIMEOUT_MS, ShimLink } from './link.ts';
+import { PROBE_TIMEOUT_MS, type Question, ShimLink } from './link.ts';
 import { DELETE_TOPIC, EXIT_TOPIC, deleteNotice, exitNotice, type EventPublisher } from './notices.ts';
 import { killProcessesOf } from './processes.ts';
 import type { Shim, TaskClient } from './shim.ts';
@@ -247,6 +248,24 @@ export class Task {
     await this.#once('closing its stdin', (shim) => shim.closeIO(request, { signal }), signal);
   }
 
+  /**
+   * Has the shim go on with the file that the path of the container's log names now.
+   * @throws RpcError FailedPrecondition for a container that has none, or a shim of another make
+   */
+  async reopenLog(signal: AbortSignal): Promise<void> {
+    const call = (_: TaskClient, shim: Shim) => shim.own.reopenLog({ id: this.id }, { signal });
+    await this.#once('opening its log again', this.#ownOnly(call), signal);
+  }
+
+  /** @throws RpcError as `attachTo`; FailedPrecondition for a shim of another make */
+  async attach(
+    input: AsyncIterable<Uint8Array> | undefined,
+    signal: AbortSignal,
+  ): Promise<AsyncIterable<Output>> {
+    const call = (_: TaskClient, shim: Shim) => attachTo(shim, this.id, input, signal);
+    return this.#once('attaching to it', this.#ownOnly(call), signal);
+  }
+
   async update(request: Of<UpdateTaskRequest>, signal: AbortSignal): Promise<void> {
     await this.#once('updating it', (shim) => shim.update({ ...request, id: this.id }, { signal }), signal);
   }
@@ -379,8 +398,15 @@ export class Task {
     reached('bundle-removed');
   }
 
+  #ownOnly<T>(call: T): T {
+    if (this.launcher.own) return call;
+    throw failedPrecondition(
+      `the shim of task ${this.id} is not Moor's own: it keeps no log and cannot be attached to`,
+    );
+  }
+
   /** A call that needs a container and must not be made twice. */
-  #once<T>(action: string, call: (shim: TaskClient) => Promise<T>, signal: AbortSignal): Promise<T> {
+  #once<T>(action: string, call: Question<T>['call'], signal: AbortSignal): Promise<T> {
     const whenDead = (): T => {
       throw failedPrecondition(`task ${this.id} has stopped: its shim is gone: failed precondition`);
     };

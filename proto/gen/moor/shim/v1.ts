@@ -19,6 +19,28 @@ export interface FlushResponse {
   flushed: number;
 }
 
+export interface ReopenLogRequest {
+  id: string;
+}
+
+export interface ReopenLogResponse {
+}
+
+export interface AttachRequest {
+  /** The container; in the first request. */
+  id: string;
+  /** The caller will have input; in the first request. FailedPrecondition for a container that takes none. */
+  hasStdin: boolean;
+  stdin: Buffer;
+  /** There is no more of it, as there is when the caller leaves. What that means to the container depends on how it was made. */
+  closeStdin: boolean;
+}
+
+export interface AttachResponse {
+  stdout: Buffer;
+  stderr: Buffer;
+}
+
 function createBaseFlushRequest(): FlushRequest {
   return {};
 }
@@ -117,6 +139,262 @@ export const FlushResponse: MessageFns<FlushResponse> = {
   },
 };
 
+function createBaseReopenLogRequest(): ReopenLogRequest {
+  return { id: "" };
+}
+
+export const ReopenLogRequest: MessageFns<ReopenLogRequest> = {
+  encode(message: ReopenLogRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReopenLogRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReopenLogRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ReopenLogRequest>): ReopenLogRequest {
+    return ReopenLogRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReopenLogRequest>): ReopenLogRequest {
+    const message = createBaseReopenLogRequest();
+    message.id = object.id ?? "";
+    return message;
+  },
+};
+
+function createBaseReopenLogResponse(): ReopenLogResponse {
+  return {};
+}
+
+export const ReopenLogResponse: MessageFns<ReopenLogResponse> = {
+  encode(_: ReopenLogResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReopenLogResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReopenLogResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ReopenLogResponse>): ReopenLogResponse {
+    return ReopenLogResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ReopenLogResponse>): ReopenLogResponse {
+    const message = createBaseReopenLogResponse();
+    return message;
+  },
+};
+
+function createBaseAttachRequest(): AttachRequest {
+  return { id: "", hasStdin: false, stdin: Buffer.alloc(0), closeStdin: false };
+}
+
+export const AttachRequest: MessageFns<AttachRequest> = {
+  encode(message: AttachRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.hasStdin !== false) {
+      writer.uint32(16).bool(message.hasStdin);
+    }
+    if (message.stdin.length !== 0) {
+      writer.uint32(26).bytes(message.stdin);
+    }
+    if (message.closeStdin !== false) {
+      writer.uint32(32).bool(message.closeStdin);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AttachRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAttachRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.hasStdin = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.stdin = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.closeStdin = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<AttachRequest>): AttachRequest {
+    return AttachRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AttachRequest>): AttachRequest {
+    const message = createBaseAttachRequest();
+    message.id = object.id ?? "";
+    message.hasStdin = object.hasStdin ?? false;
+    message.stdin = object.stdin ?? Buffer.alloc(0);
+    message.closeStdin = object.closeStdin ?? false;
+    return message;
+  },
+};
+
+function createBaseAttachResponse(): AttachResponse {
+  return { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) };
+}
+
+export const AttachResponse: MessageFns<AttachResponse> = {
+  encode(message: AttachResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.stdout.length !== 0) {
+      writer.uint32(10).bytes(message.stdout);
+    }
+    if (message.stderr.length !== 0) {
+      writer.uint32(18).bytes(message.stderr);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AttachResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAttachResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.stdout = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.stderr = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<AttachResponse>): AttachResponse {
+    return AttachResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AttachResponse>): AttachResponse {
+    const message = createBaseAttachResponse();
+    message.stdout = object.stdout ?? Buffer.alloc(0);
+    message.stderr = object.stderr ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
 export type ShimDefinition = typeof ShimDefinition;
 export const ShimDefinition = {
   name: "Shim",
@@ -129,6 +407,30 @@ export const ShimDefinition = {
       requestStream: false,
       responseType: FlushResponse as typeof FlushResponse,
       responseStream: false,
+      options: {},
+    },
+    /**
+     * Opens the container's log (`cri://` as standard output) by its path again: from then on lines go there. Where that fails, they go
+     * on going where they went.
+     */
+    reopenLog: {
+      name: "ReopenLog",
+      requestType: ReopenLogRequest as typeof ReopenLogRequest,
+      requestStream: false,
+      responseType: ReopenLogResponse as typeof ReopenLogResponse,
+      responseStream: false,
+      options: {},
+    },
+    /**
+     * Copies to the caller what a container with such a log writes from now on, and what the caller sends into its standard input. The
+     * first answer is empty and says that it has begun. Ends with the output. A caller that is too slow misses a part of it.
+     */
+    attach: {
+      name: "Attach",
+      requestType: AttachRequest as typeof AttachRequest,
+      requestStream: true,
+      responseType: AttachResponse as typeof AttachResponse,
+      responseStream: true,
       options: {},
     },
   },
