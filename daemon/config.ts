@@ -19,6 +19,7 @@ import {
   text,
   texts,
 } from './schema.ts';
+import { criSettings } from './cri/settings.ts';
 import { metricsSettings } from './metrics/settings.ts';
 import { proxyPlugin } from './proxy/settings.ts';
 import { pluginSettings } from './plugin-settings.ts';
@@ -69,6 +70,8 @@ const schema = table({
     format: absent(['', 'json'], 'the log is JSON, a line each'),
   }),
   metrics: metricsSettings,
+  /** Kubernetes' Container Runtime Interface. */
+  cri: criSettings,
   /** How Moor's own shims are started: forked from one template, or each afresh. */
   shim: table({ spawn: choice(['fork', 'exec'] as const, 'fork') }),
   timeouts: table({

@@ -7,6 +7,7 @@ import { messageOf } from '../ttrpc/errors.ts';
 import { TtrpcServer } from '../ttrpc/server.ts';
 import { type Config, timeout, ttrpcAddress } from './config.ts';
 import { CheckpointImages } from './checkpoint/images.ts';
+import { Cri, type CriOptions } from './cri/cri.ts';
 import { NamespacedContent } from './content/namespaced-content.ts';
 import { Differ } from './diff/differ.ts';
 import { Differs } from './diff/differs.ts';
@@ -19,7 +20,8 @@ import { Collector } from './gc/collector.ts';
 import { contentResource, ingestResource } from './gc/content.ts';
 import { containerResource, imageResource, leaseResource, sandboxResource } from './gc/records.ts';
 import { GcScheduler, schedulerOptions } from './gc/scheduler.ts';
-import { GrpcServer } from './grpc/server.ts';
+import type { CallObserver } from './grpc/observer.ts';
+import { GrpcServer, type Service } from './grpc/server.ts';
 import { Health } from './health.ts';
 import { ImageStore } from './images/store.ts';
 import { LoadedPlugins, checkPluginNames, isDisabled } from './loaded-plugins.ts';
@@ -173,6 +175,7 @@ export class Daemon {
     const recovered = await tasks.recover();
     log.info(recovered, 'tasks recovered');
 
+    const cri = await this.#openCri({ metadata, distribution, tasks, exchange });
     const checkpoints = new CheckpointImages(join(config.root, 'checkpoints'), content, walking);
     const disabled = isDisabled(config, 'Monitor', 'cgroups');
     const metrics = new MetricsEndpoint(disabled ? { ...config.metrics, address: '' } : config.metrics, log);
@@ -195,6 +198,7 @@ export class Daemon {
       metrics,
       exchange,
       tasks,
+      cri,
       health,
       identity,
     };
@@ -233,6 +237,14 @@ export class Daemon {
     this.#opened.use(monitor).start();
   }
 
+  async #openCri(
+    core: Pick<CriOptions, 'metadata' | 'distribution' | 'tasks' | 'exchange'>,
+  ): Promise<Cri | undefined> {
+    if (isDisabled(this.#config, 'Grpc', 'cri')) return undefined;
+    const { root, state, cri: settings } = this.#config;
+    return this.#opened.use(await Cri.open({ ...core, root, state, settings, log: this.#log }));
+  }
+
   async #serveShims(exchange: Exchange, tasks: TaskManager): Promise<void> {
     const log = this.#log;
     const address = ttrpcAddress(this.#config);
@@ -249,18 +261,32 @@ export class Daemon {
   }
 
   async #serveClients(plugins: LoadedPlugins, { calls }: MetricsEndpoint): Promise<void> {
+    const { grpc, cri } = this.#config;
+    await this.#serveGrpc(grpc.address, plugins.services, calls);
+    if (cri.address === '') return;
+    const forKubelet = plugins.services.filter(({ definition }) =>
+      definition.fullName.startsWith('runtime.v1.'),
+    );
+    await this.#serveGrpc(cri.address, forKubelet, calls);
+  }
+
+  async #serveGrpc(
+    address: string,
+    services: readonly Service[],
+    observer: CallObserver | undefined,
+  ): Promise<void> {
     const { grpc } = this.#config;
     const server = new GrpcServer({
       maxReceiveBytes: grpc.max_recv_message_size,
       maxSendBytes: grpc.max_send_message_size,
       log: this.#log,
-      observer: calls,
+      observer,
     });
-    for (const service of plugins.services) server.add(service);
-    const fd = await openSocket(grpc.address, grpc);
+    for (const service of services) server.add(service);
+    const fd = await openSocket(address, grpc);
     this.#opened.defer(async () => {
       await server.close(timeout(this.#config, 'moor.timeout.shutdown'));
-      rmSync(grpc.address, { force: true });
+      rmSync(address, { force: true });
     });
     await server.listen(fd);
   }

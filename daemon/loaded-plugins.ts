@@ -57,7 +57,7 @@ export class LoadedPlugins {
       const { serve, check } = plugin;
       try {
         check?.(core);
-        if (serve !== undefined) services.push(serve(core, this));
+        if (serve !== undefined) services.push(...[serve(core, this)].flat());
         rows.push(loaded(plugin, core, undefined));
       } catch (error) {
         const uri = uriOf(plugin);
@@ -80,7 +80,7 @@ export class LoadedPlugins {
 
 /** Plugins of containerd's that Moor does without, so that disabling them is nothing to complain of. */
 const elsewhere =
-  /^io\.containerd\.(?:grpc\.v1\.cri|cri\.v1\.(?:images|runtime)|nri\.v1\.nri|snapshotter\.v1\.(?:aufs|blockfile|devmapper|erofs|zfs)|differ\.v1\.erofs|mount-handler\.v1\.erofs|internal\.v1\.(?:opt|tracing)|tracing\.processor\.v1\.otlp|image-verifier\.v1\.bindir|runtime\.v1\.linux)$/;
+  /^io\.containerd\.(?:cri\.v1\.(?:images|runtime)|nri\.v1\.nri|snapshotter\.v1\.(?:aufs|blockfile|devmapper|erofs|zfs)|differ\.v1\.erofs|mount-handler\.v1\.erofs|internal\.v1\.(?:opt|tracing)|tracing\.processor\.v1\.otlp|image-verifier\.v1\.bindir|runtime\.v1\.linux)$/;
 
 /** @throws Error when a plugin is named that is not there, or one is disabled that is required or of the core */
 export function checkPluginNames(config: Config): void {

@@ -179,8 +179,8 @@ for (const [line, message] of [
     'disabled_plugins: the daemon cannot be without io.containerd.metadata.v1.bolt',
   ],
   [
-    'required_plugins = ["io.containerd.grpc.v1.cri"]',
-    'required_plugins: there is no plugin io.containerd.grpc.v1.cri',
+    'required_plugins = ["io.containerd.nri.v1.nri"]',
+    'required_plugins: there is no plugin io.containerd.nri.v1.nri',
   ],
 ] as const) {
   test(`${line} is refused`, async (t) => {

@@ -7,6 +7,7 @@ import { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
 import type { RpcError } from '../ttrpc/errors.ts';
 import type { Config } from './config.ts';
 import type { CheckpointImages } from './checkpoint/images.ts';
+import type { Cri } from './cri/cri.ts';
 import type { NamespacedContent } from './content/namespaced-content.ts';
 import type { Differs } from './diff/differs.ts';
 import type { Distribution } from './distribution/distribution.ts';
@@ -24,6 +25,7 @@ import type { Proxies } from './proxy/proxies.ts';
 import type { ProxyKind } from './proxy/settings.ts';
 import { containersService } from './services/containers.ts';
 import { contentService } from './services/content.ts';
+import { imageService, runtimeService } from './services/cri.ts';
 import { diffService } from './services/diff.ts';
 import { eventsService } from './services/events.ts';
 import { healthService } from './services/health.ts';
@@ -63,6 +65,8 @@ export interface Core {
   readonly metrics: MetricsEndpoint;
   readonly exchange: Exchange;
   readonly tasks: TaskManager;
+  /** Undefined when the configuration leaves it out. */
+  readonly cri: Cri | undefined;
   readonly health: Health;
   readonly identity: ServerIdentity;
 }
@@ -95,7 +99,7 @@ export interface Plugin {
   readonly capabilities?: readonly string[];
   readonly exports?: (config: Config) => { readonly [key: string]: string };
   /** Makes the service. Rows without it and without a check are the core, which the daemon makes itself and cannot be without. */
-  readonly serve?: (core: Core, loaded: LoadedPlugins) => Service;
+  readonly serve?: (core: Core, loaded: LoadedPlugins) => Service | readonly Service[];
   /** Throws why that part of the core does not work on this host. */
   readonly check?: (core: Core) => void;
   /** What it fails with now, for what may come and go. */
@@ -182,6 +186,13 @@ export const table: readonly Plugin[] = [
     id: 'content',
     requires: [Type.Service],
     serve: ({ content, exchange }) => contentService(content, exchange),
+  },
+  {
+    type: Type.Grpc,
+    id: 'cri',
+    requires: [Type.Metadata, Type.Runtime, Type.Snapshotter],
+    platforms: native,
+    serve: ({ cri }) => (cri === undefined ? [] : [runtimeService(cri), imageService(cri)]),
   },
   {
     type: Type.Grpc,

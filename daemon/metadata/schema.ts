@@ -15,6 +15,8 @@ export const Kind = {
   Namespace: 'namespace',
   Container: 'container',
   Sandbox: 'sandbox',
+  Pod: 'pod',
+  PodContainer: 'pod-container',
   Lease: 'lease',
   LeaseResource: 'lease-resource',
   Content: 'content',
@@ -38,6 +40,7 @@ export const contents: readonly { readonly kind: string; readonly plural: string
   { kind: Kind.Container, plural: 'containers' },
   { kind: Kind.Sandbox, plural: 'sandboxes' },
   { kind: Kind.Network, plural: 'networks' },
+  { kind: Kind.Pod, plural: 'pods' },
 ];
 
 /** LMDB's limit for a key is 1978 bytes; this leaves room for the namespace, the kind and the escapes of the encoding. */

@@ -1,0 +1,4 @@
+/** The networks of pods: a network namespace each, attached by CNI plugins. */
+export class PodNetworks {
+  close(): void {}
+}
