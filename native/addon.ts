@@ -53,7 +53,9 @@ interface Addon {
     environment: readonly string[],
     cwd: string,
     descriptors: Float64Array,
+    passing: number,
   ): number;
+  sealedCopy(fd: number, name: string): number;
 
   lstat(path: string, status: Float64Array): boolean;
   setAttributes(path: string, attributes: Float64Array): void;

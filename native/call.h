@@ -61,7 +61,7 @@ class Call {
   void reject(size_t index, const char* expected);
   void* typed(size_t index, napi_typedarray_type expected, size_t* size);
 
-  static constexpr size_t kMost = 5;
+  static constexpr size_t kMost = 6;
   napi_env env_;
   size_t count_ = kMost;
   napi_value values_[kMost] = {};
@@ -96,6 +96,7 @@ void define_terminal(napi_env env, napi_value exports);
 void define_mount(napi_env env, napi_value exports);
 void define_fork(napi_env env, napi_value exports);
 void define_spawn(napi_env env, napi_value exports);
+void define_sealed(napi_env env, napi_value exports);
 void define_attribute(napi_env env, napi_value exports);
 void define_confinement(napi_env env, napi_value exports);
 void define_tree(napi_env env, napi_value exports);

@@ -10,6 +10,7 @@ export * from './terminal.ts';
 export * from './mount.ts';
 export * from './fork.ts';
 export * from './spawn.ts';
+export * from './sealed.ts';
 export * from './attribute.ts';
 export * from './confinement.ts';
 export * from './mount-options.ts';

@@ -28,6 +28,7 @@ struct Plan {
   const std::vector<char*>& environment;
   const char* folder;
   const std::vector<int>& descriptors;
+  int passing;
   const char* syscall;
   int number;
 };
@@ -53,8 +54,11 @@ void execute(const Plan& plan, const char** failed) {
   for (int target = 0; target < count; target++) {
     if (dup2(plan.descriptors[static_cast<size_t>(target)], target) < 0) return;
   }
+  // Behind those it keeps, and closed by execve(2), which first follows a link to it.
+  if (plan.passing >= 0 && dup3(plan.passing, count, O_CLOEXEC) < 0) return;
   *failed = "close_range";
-  if (syscall(SYS_close_range, static_cast<unsigned>(count), ~0U, 0U) < 0) return;
+  const int kept = plan.passing >= 0 ? count + 1 : count;
+  if (syscall(SYS_close_range, static_cast<unsigned>(kept), ~0U, 0U) < 0) return;
 
   sigset_t none;
   sigemptyset(&none);
@@ -103,12 +107,16 @@ pid_t start(Plan& plan) {
 }
 
 // Copies of the descriptors, all above those they become: no dup2 of the child's takes away what another one needs.
-bool lift(const Span<double>& wanted, std::vector<int>& lifted) {
-  for (size_t place = 0; place < wanted.size; place++) {
-    const int source = static_cast<int>(wanted.data[place]);
+bool lift(const Span<double>& wanted, int passing, std::vector<int>& lifted) {
+  // The next one is for what it has while it begins.
+  const int above = static_cast<int>(wanted.size) + 1;
+  for (size_t place = 0; place <= wanted.size; place++) {
+    const bool is_last = place == wanted.size;
+    if (is_last && passing < 0) break;
+    const int source = is_last ? passing : static_cast<int>(wanted.data[place]);
     const int fd = source < 0 ? open("/dev/null", O_RDWR | O_CLOEXEC) : source;
     if (fd < 0) return false;
-    const int copy = fcntl(fd, F_DUPFD_CLOEXEC, static_cast<int>(wanted.size));
+    const int copy = fcntl(fd, F_DUPFD_CLOEXEC, above);
     const int number = errno;
     if (source < 0) close(fd);
     errno = number;
@@ -124,15 +132,22 @@ napi_value spawn_program(Call& call) {
   std::vector<std::string> environment = call.texts(2);
   const std::string folder = call.text(3);
   const Span<double> descriptors = call.numbers(4);
+  const int passing = call.integer(5);
   if (call.rejected()) return nullptr;
   std::vector<int> lifted;
   const std::vector<char*> path_list = pointers(paths);
   const std::vector<char*> word_list = pointers(words);
   const std::vector<char*> variable_list = pointers(environment);
-  Plan plan = {path_list, word_list, variable_list, folder.c_str(), lifted, "fcntl", 0};
-  const pid_t pid = lift(descriptors, lifted) ? start(plan) : -1;
+  Plan plan = {path_list, word_list, variable_list, folder.c_str(), lifted, -1, "fcntl", 0};
+  const bool is_lifted = lift(descriptors, passing, lifted);
+  const std::vector<int> copies = lifted;
+  if (is_lifted && passing >= 0) {
+    plan.passing = lifted.back();
+    lifted.pop_back();
+  }
+  const pid_t pid = is_lifted ? start(plan) : -1;
   const int number = errno;
-  for (const int fd : lifted) close(fd);
+  for (const int fd : copies) close(fd);
   if (pid >= 0) return call.number(pid);
   const std::string& program = words.empty() ? folder : words[0];
   return call.fail_with(number, plan.syscall, plan.syscall == std::string("chdir") ? folder : program);

@@ -8,13 +8,14 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { childPids, getPid, spawn, waitPid, type ExitStatus, type Program } from './native.ts';
+import { childPids, getPid, sealedCopy, spawn, waitPid, type ExitStatus, type Program } from './native.ts';
 
 const PATH = '/usr/bin:/bin';
 
@@ -115,6 +116,21 @@ test('a program is looked for in the PATH that it is given', async () => {
   const wanted = shell('', { file: 'tool', args: [], environment });
   assert.throws(() => spawn(wanted), { code: 'EACCES', syscall: 'execve' });
   assert.equal(await printed(shell('', { file: 'true', args: [], environment: {} })), '');
+});
+
+test('a program that is passed is called as it is told to be, named as its link, and has no descriptor of itself', async () => {
+  const file = join(folder, 'tool');
+  symlinkSync('/proc/self/fd/3', file);
+  const shellFile = openSync('/bin/sh', 'r');
+  const passing = sealedCopy(shellFile, 'shell');
+  const script = 'cat /proc/$$/comm; readlink /proc/$$/exe; echo $0; ls /proc/$$/fd';
+  const program = shell(script, { file, name: 'called', passing });
+  const lines = (await printed(program)).trim().split('\n');
+  assert.deepEqual(lines, ['tool', '/memfd:shell (deleted)', 'called', '0', '1', '2']);
+  closeSync(passing);
+  assert.throws(() => spawn({ ...program, passing: 9999 }), { code: 'EBADF', syscall: 'fcntl' });
+  assert.throws(() => spawn({ ...program, passing: shellFile, file: '/nope' }), { code: 'ENOENT' });
+  closeSync(shellFile);
 });
 
 test('what cannot be executed is an error at once, without a child or a descriptor left', () => {

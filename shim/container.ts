@@ -18,6 +18,7 @@ import type { Publisher } from './publisher.ts';
 import type { Exit, Reaper } from './reaper.ts';
 import { mountRootfs, unmountRootfs } from './rootfs.ts';
 import { Runc } from './runc.ts';
+import type { SealedRunc } from './sealed-runc.ts';
 import { parseObject, readSpec, type Spec } from './spec.ts';
 import { openStdio, type ProcessStdio, type StdioRequest } from './stdio.ts';
 
@@ -27,6 +28,8 @@ export interface Surroundings {
   readonly reaper: Reaper;
   readonly publisher: Publisher;
   readonly log: Log;
+  /** What a runtime called runc is started as, where there is a copy. */
+  readonly sealedRunc?: SealedRunc | undefined;
 }
 
 /** How long the exit of the init waits for those of the execs, which end with it. */
@@ -59,6 +62,7 @@ export class Container {
       { id, bundle, namespace: surroundings.namespace },
       this.#options,
       surroundings.reaper,
+      surroundings.sealedRunc,
     );
     this.init = new InitProcess(
       {

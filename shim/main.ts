@@ -31,9 +31,9 @@ async function main(flags: Flags): Promise<void> {
 /** In the template, for ever; in each shim that it forks, until that shim is done. */
 async function serveForked(scratch: string): Promise<void> {
   const [{ serve }, { serveTemplate }] = await Promise.all([import('./serve.ts'), import('./template.ts')]);
-  const { namespace, id, debug, listener } = await serveTemplate(scratch);
+  const { namespace, id, debug, listener, sealedRunc } = await serveTemplate(scratch);
   const log = new Log(STDERR, debug ? 'debug' : 'info', { namespace, id });
-  return serve({ namespace, events: eventsPath(), log, socket: listener });
+  return serve({ namespace, events: eventsPath(), log, socket: listener, sealedRunc });
 }
 
 /** The path of the daemon's ttrpc socket, which some daemons write as a URI. */

@@ -9,9 +9,11 @@ import {
   unknown,
   type RpcError,
 } from '../ttrpc/errors.ts';
+import type { Program } from '../native/native.ts';
 import { Descriptor } from './descriptor.ts';
 import { findExecFifo } from './exec-fifo.ts';
-import type { Reaper } from './reaper.ts';
+import type { Exit, Reaper } from './reaper.ts';
+import type { SealedRunc } from './sealed-runc.ts';
 import { runtimeRoot } from './options.ts';
 import { openScratch, readScratch } from './scratch.ts';
 
@@ -60,17 +62,20 @@ export class Runc {
   readonly #options: Options;
   readonly #globals: readonly string[];
   readonly #reaper: Reaper;
+  readonly #sealed: SealedRunc | undefined;
   #execs = 0;
 
   constructor(
     container: { id: string; namespace: string; bundle: string },
     options: Options,
     reaper: Reaper,
+    sealed?: SealedRunc,
   ) {
     this.#id = container.id;
     this.#bundle = container.bundle;
     this.#options = options;
     this.#reaper = reaper;
+    this.#sealed = sealed;
     this.#binary = options.binaryName || 'runc';
     const root = runtimeRoot(options, container.namespace);
     this.#state = join(root, container.id);
@@ -236,21 +241,36 @@ export class Runc {
     const before = fstatSync(stderr.fd).size;
     const { input, output } = invocation;
     const program = {
-      file: this.#binary,
       args: [...this.#globals, '--log', log, '--log-format', 'json', ...args],
       environment: environment(),
       // The bundle may be gone when the last call is made.
       cwd: '/',
       descriptors: invocation.stdio ?? [input?.fd ?? 'ignore', output?.fd ?? 'ignore', stderr.fd],
     };
-    const running = this.#reaper.run(program, TIMEOUT_MS, invocation.onSpawned);
-    const { exit, hasTimedOut } = await running.catch((error: unknown) => {
+    const { exit, hasTimedOut } = await this.#toItsEnd(program, invocation).catch((error: unknown) => {
       throw unstarted(this.#binary, failure, error);
     });
     if (exit.status === 0) return;
     const outcome = hasTimedOut ? `killed after ${TIMEOUT_MS / 1000} s` : `exit status ${exit.status}`;
     const words = lastError(readIfThere(log).subarray(before).toString());
     throw unknown(`${failure}: ${words ?? `${this.#binary} did not terminate successfully: ${outcome}`}`);
+  }
+
+  /** @throws what `spawn` does */
+  async #toItsEnd(
+    program: Omit<Program, 'file'>,
+    { onSpawned }: Invocation,
+  ): Promise<{ exit: Exit; hasTimedOut: boolean }> {
+    const start = this.#sealed?.start(this.#binary, this.#bundle);
+    if (start?.passing !== undefined) {
+      try {
+        return await this.#reaper.run({ ...program, ...start }, TIMEOUT_MS, onSpawned);
+      } catch {
+        // Nothing has begun. What is wrong with the copy, or with the program itself, shows when that is started.
+        this.#sealed?.close();
+      }
+    }
+    return this.#reaper.run({ ...program, file: this.#binary }, TIMEOUT_MS, onSpawned);
   }
 }
 

@@ -11,6 +11,7 @@ import { moorService } from './moor-service.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
 import { Berth, taskService } from './service.ts';
+import type { SealedRunc } from './sealed-runc.ts';
 import { boundPath } from './socket.ts';
 
 /** How long the last events may take to reach the daemon, and the last bytes a client. */
@@ -28,13 +29,14 @@ export interface ServeOptions {
   readonly log: Log;
   /** The listening socket. */
   readonly socket: number;
+  readonly sealedRunc?: SealedRunc | undefined;
 }
 
 /**
  * Serves the task service on a listening socket until it is told to shut down; then takes the socket's file away and
  * resolves. Nothing is left to do but to exit.
  */
-export async function serve({ namespace, events, log, socket }: ServeOptions): Promise<void> {
+export async function serve({ namespace, events, log, socket, sealedRunc }: ServeOptions): Promise<void> {
   prctlName('moor-shim');
   const reaper = new Reaper();
   const publisher = new Publisher(events, namespace, log);
@@ -45,7 +47,7 @@ export async function serve({ namespace, events, log, socket }: ServeOptions): P
   });
   const shutdown = (delivered: Promise<unknown>) => end({ delivered });
   const berth = new Berth();
-  const service = taskService({ namespace, reaper, publisher, log, shutdown, berth });
+  const service = taskService({ namespace, reaper, publisher, log, sealedRunc, shutdown, berth });
   server.add(TaskV2, service);
   server.add(TaskV3, service);
   server.add(ShimDefinition, moorService({ publisher, berth }));

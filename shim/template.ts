@@ -1,7 +1,19 @@
-import { closeSync, constants, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { childPids, fork, listenUnix, Poll, setSid, waitPid } from '../native/native.ts';
+import { childPids, fork, listenUnix, Poll, setChildSubreaper, setSid, waitPid } from '../native/native.ts';
 import { messageOf } from '../ttrpc/errors.ts';
+import { Log } from './log.ts';
+import { Reaper } from './reaper.ts';
+import { SealedRunc } from './sealed-runc.ts';
 import { warmUp } from './warm-up.ts';
 
 /** The descriptor that the template inherits its connection with the daemon as. */
@@ -27,6 +39,7 @@ export interface ForkRequest {
 export interface Forked extends ForkRequest {
   /** The listening socket. */
   readonly listener: number;
+  readonly sealedRunc: SealedRunc | undefined;
 }
 
 /**
@@ -38,6 +51,8 @@ export interface Forked extends ForkRequest {
  */
 export async function serveTemplate(scratch: string): Promise<Forked> {
   await warmUp(scratch);
+  let sealedRunc = await sealRunc(scratch);
+  let isSealing = false;
   const { promise, resolve, reject } = Promise.withResolvers<Forked>();
   let isTemplate = true;
   const lines = new Lines();
@@ -58,12 +73,13 @@ export async function serveTemplate(scratch: string): Promise<Forked> {
 
   // Not from the poll's own callback: what the loop has fetched along with that event would be handled by both processes.
   function forkNext(): void {
-    if (!isTemplate) return;
+    if (!isTemplate || isSealing) return;
+    if (sealedRunc?.isCurrent === false) return renewRunc(sealedRunc);
     // A daemon that has died meanwhile is not served any more: the next one knows nothing of the shim.
     readRequests();
     const line = waiting.shift();
     if (line === undefined) return;
-    const forked = forkFor(line);
+    const forked = forkFor(line, sealedRunc);
     if (forked === undefined) {
       setImmediate(forkNext);
       return;
@@ -80,11 +96,41 @@ export async function serveTemplate(scratch: string): Promise<Forked> {
       reject(error);
     }
   }
+
+  /** Another runc was installed; no fork can be made while a child of this process is at work. */
+  function renewRunc(old: SealedRunc): void {
+    isSealing = true;
+    old.close();
+    // It would take the exit that is waited for.
+    process.off('SIGCHLD', reap);
+    void sealRunc(scratch).then((renewed) => {
+      sealedRunc = renewed;
+      isSealing = false;
+      process.on('SIGCHLD', reap);
+      reap();
+      setImmediate(forkNext);
+    });
+  }
   return await promise;
 }
 
+/** @returns undefined where shims start runc as it is; why is in the log */
+async function sealRunc(scratch: string): Promise<SealedRunc | undefined> {
+  const log = new Log(STDERR, 'warn');
+  const reaper = new Reaper();
+  mkdirSync(scratch, { recursive: true, mode: 0o700 });
+  reaper.start();
+  try {
+    return await SealedRunc.make(scratch, reaper, (why) => log.warn(why));
+  } finally {
+    reaper.stop();
+    setChildSubreaper(false);
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
 /** @returns the request in the shim, undefined in the template, which has answered the daemon */
-function forkFor(line: string): Forked | undefined {
+function forkFor(line: string, sealedRunc: SealedRunc | undefined): Forked | undefined {
   const request = JSON.parse(line) as ForkRequest;
   const { sequence } = request;
   let listener: number;
@@ -106,7 +152,7 @@ function forkFor(line: string): Forked | undefined {
     answer({ sequence, pid });
     return undefined;
   }
-  return { ...request, listener };
+  return { ...request, listener, sealedRunc };
 }
 
 function answer(value: object): void {

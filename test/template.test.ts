@@ -1,7 +1,19 @@
 /** Shims forked from the template: processes of their own, which its death does not touch. */
 import assert from 'node:assert/strict';
-import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  copyFileSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
 import { it } from 'node:test';
+import { Daemon } from './harness/daemon.ts';
 import { expectNothingLeft, holdings } from './harness/leftovers.ts';
 import { suite } from './harness/peers.ts';
 import { commandLine, killProcess, processOf, processes, workingDirectory } from './harness/processes.ts';
@@ -53,6 +65,53 @@ suite('the shim template', { peers: ['moord'] }, (rig) => {
     await ctr.runDetached('new', ['/bin/sleep', '1000']);
     assert.equal(processOf(await parentOf('new'))?.parent, next.pid, 'shims are forked again');
     for (const id of ['old', 'meanwhile', 'new']) await ctr.remove(id);
+  });
+
+  it('keeps runc in memory, and takes up another one as soon as it is installed', async (t) => {
+    const bin = mkdtempSync('/tmp/m-runc-');
+    t.after(() => rmSync(bin, { recursive: true }));
+    const [runc, calls] = [join(bin, 'runc'), join(bin, 'calls')];
+    const original = execFileSync('/bin/sh', ['-c', 'command -v runc'], { encoding: 'utf8' }).trim();
+    /** As package managers do it. */
+    const install = (make: (path: string) => void): void => {
+      make(`${runc}.new`);
+      renameSync(`${runc}.new`, runc);
+    };
+    const wrapper = `#!/bin/sh\necho "$*" >> ${calls}\nexec ${original} "$@"\n`;
+    install((path) => copyFileSync(original, path));
+    await using daemon = await Daemon.start('moord', { env: { PATH: `${bin}:${process.env['PATH']}` } });
+    const ctr = daemon.ctr();
+    /** Whether the shim starts runc by the link to the copy. */
+    const isSealed = (id: string) => readdirSync(daemon.bundle(ctr.namespace, id)).includes('runc');
+    await templateOf(daemon.pid);
+
+    await ctr.runDetached('old', ['/bin/sleep', '1000']);
+    assert.ok(isSealed('old'));
+    install((path) => writeFileSync(path, wrapper, { mode: 0o755 }));
+    assert.equal((await ctr.exec('old', ['/bin/echo', 'here'])).stdout, 'here\n');
+    assert.match(readFileSync(calls, 'utf8'), / exec .* old$/m);
+    await ctr.runDetached('wrapped', ['/bin/sleep', '1000']);
+    assert.match(readFileSync(calls, 'utf8'), / create .* wrapped$/m);
+    assert.ok(!isSealed('wrapped'));
+    assert.match(daemon.tail(), /runc is a script/);
+    for (const id of ['old', 'wrapped']) await ctr.remove(id);
+  });
+
+  it('copies a runc that replaces another', async (t) => {
+    const bin = mkdtempSync('/tmp/m-runc-');
+    t.after(() => rmSync(bin, { recursive: true }));
+    const runc = join(bin, 'runc');
+    const original = execFileSync('/bin/sh', ['-c', 'command -v runc'], { encoding: 'utf8' }).trim();
+    copyFileSync(original, runc);
+    await using daemon = await Daemon.start('moord', { env: { PATH: `${bin}:${process.env['PATH']}` } });
+    const ctr = daemon.ctr();
+    await ctr.runDetached('old', ['/bin/sleep', '1000']);
+    rmSync(runc);
+    copyFileSync(original, runc);
+    await ctr.runDetached('new', ['/bin/sleep', '1000']);
+    assert.ok(readdirSync(daemon.bundle(ctr.namespace, 'new')).includes('runc'));
+    assert.equal((await ctr.exec('new', ['/bin/echo', 'here'])).stdout, 'here\n');
+    for (const id of ['old', 'new']) await ctr.remove(id);
   });
 
   it('ends with its daemon and leaves no zombie of a shim', async () => {
