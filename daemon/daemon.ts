@@ -207,7 +207,7 @@ export class Daemon {
     await this.#serveClients(new LoadedPlugins(core, log), metrics);
     exchange.serve();
     collections.start();
-    tasks.prepare();
+    void tasks.prepare().catch((error: unknown) => log.error({ err: error }, 'not ready for a first task'));
     this.#keepContainers(core);
     notify(log, 'READY=1', `MAINPID=${process.pid}`);
     const milliseconds = Math.round(performance.now() - begin);

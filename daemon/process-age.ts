@@ -1,5 +1,5 @@
 /** Which processes were there before this one. */
-import { readFileSync } from 'node:fs';
+import { processStat } from './process-stat.ts';
 
 let own: number | undefined;
 
@@ -13,16 +13,8 @@ export function isOlder(pid: number): boolean {
   return start !== undefined && own !== undefined && start < own;
 }
 
-/** Clock ticks from the boot to the start of a process, undefined when there is none (proc_pid_stat(5), field 22). */
+/** Clock ticks from the boot, undefined when there is no such process. */
 function startOf(pid: number | 'self'): number | undefined {
-  let stat: string;
-  try {
-    stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-  } catch {
-    return undefined;
-  }
-  // The name in parentheses may hold anything, parentheses too; field 3 is behind the last one.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const ticks = Number(fields[22 - 3]);
+  const ticks = Number(processStat(pid)?.started);
   return Number.isSafeInteger(ticks) ? ticks : undefined;
 }

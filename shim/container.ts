@@ -20,6 +20,7 @@ import { mountRootfs, unmountRootfs } from './rootfs.ts';
 import { Runc } from './runc.ts';
 import type { SealedRunc } from './sealed-runc.ts';
 import { parseObject, readSpec, type Spec } from './spec.ts';
+import { StateRecord } from './state-record.ts';
 import { openStdio, type ProcessStdio, type StdioRequest } from './stdio.ts';
 
 /** What a container needs from the shim around it. */
@@ -44,6 +45,7 @@ export class Container {
   readonly #options: Options;
   readonly #spec: Spec;
   readonly #runc: Runc;
+  readonly #record: StateRecord;
   readonly #execs = new Map<string, ExecProcess>();
   #cgroup: Cgroup | undefined;
   #oom: OomWatch | undefined;
@@ -58,6 +60,8 @@ export class Container {
     this.#surroundings = surroundings;
     this.#options = parseOptions(request.options);
     this.#spec = readSpec(bundle);
+    this.#record = new StateRecord(bundle, surroundings.log);
+    surroundings.publisher.watchHolding((holding) => this.#record.hold(holding));
     this.#runc = new Runc(
       { id, bundle, namespace: surroundings.namespace },
       this.#options,
@@ -153,6 +157,7 @@ export class Container {
 
   async start(): Promise<number> {
     const pid = await this.init.start();
+    this.#recordState();
     this.#watchCgroup(pid);
     this.#publish(event.started(this.id, pid));
     return pid;
@@ -166,11 +171,13 @@ export class Container {
 
   async pause(): Promise<void> {
     await this.init.pause();
+    this.#recordState();
     this.#publish(event.paused(this.id));
   }
 
   async resume(): Promise<void> {
     await this.init.resume();
+    this.#recordState();
     this.#publish(event.resumed(this.id));
   }
 
@@ -181,8 +188,14 @@ export class Container {
 
   /** Deletes the container with all it has mounted. What is left of its output goes on being delivered. */
   async delete(): Promise<void> {
-    // Unless it failed later on before: then the rest is tried again.
-    if (this.init.state.status !== 'deleted') await this.init.delete();
+    this.#record.write(undefined);
+    try {
+      // Unless it failed later on before: then the rest is tried again.
+      if (this.init.state.status !== 'deleted') await this.init.delete();
+    } catch (error) {
+      this.#recordState();
+      throw error;
+    }
     await this.#exitTold;
     this.#oom?.close();
     await unmountRootfs(this.#rootfs);
@@ -212,6 +225,7 @@ export class Container {
     }
     const { pid } = this.init;
     if (pid !== 0) this.#cgroup = this.#findCgroup(pid);
+    this.#recordState();
     const { id, bundle, rootfs, checkpoint, stdin, stdout, stderr, terminal } = request;
     const io = { stdin, stdout, stderr, terminal };
     this.#publish(event.created({ containerId: id, bundle, rootfs, io, checkpoint, pid }));
@@ -298,6 +312,12 @@ export class Container {
       // The bundle goes when the container is deleted.
       this.#surroundings.log.debug('the exit record is gone', { error });
     }
+  }
+
+  /** Before anybody is told of it. */
+  #recordState(): void {
+    const { request, state, pid } = this.init;
+    this.#record.write(state.status === 'deleted' ? undefined : { ...request, status: state.status, pid });
   }
 
   #publish(what: ReturnType<(typeof event)['oom']>): void {

@@ -52,6 +52,24 @@ test('events are acknowledged in the order they were queued', async () => {
   assert.equal(publisher.pending, 0);
 });
 
+test('it is told when events wait for a daemon that is away, and when the last of them is gone', async () => {
+  const seen: boolean[] = [];
+  const held = Promise.withResolvers<void>();
+  publisher.watchHolding((holding) => {
+    seen.push(holding);
+    if (holding) held.resolve();
+  });
+  const acknowledged = Promise.all([
+    publisher.publish(event.started('c', 1)),
+    publisher.publish(event.oom('c')),
+  ]);
+  await held.promise;
+  await using _server = await daemon(() => {});
+  publisher.poke();
+  await acknowledged;
+  assert.deepEqual(seen, [false, true, false]);
+});
+
 test('an event whose daemon dies before it has answered goes to the next one', async () => {
   const reached = Promise.withResolvers<void>();
   const first = await daemon(async () => {

@@ -50,6 +50,8 @@ export class Publisher {
   #sending = false;
   #closed = false;
   #wake: (() => void) | undefined;
+  #holding = false;
+  #onHolding: (holding: boolean) => void = () => {};
 
   /** @param address path of the daemon's ttrpc socket; without one, nobody is told of events but subscribers */
   constructor(address: string, namespace: string, log: Log) {
@@ -74,6 +76,12 @@ export class Publisher {
   subscribe(subscriber: (envelope: Envelope) => void): () => void {
     this.#subscribers.add(subscriber);
     return () => this.#subscribers.delete(subscriber);
+  }
+
+  /** Has `listener` told, now and at each change, whether there are events that the daemon was not there to take. */
+  watchHolding(listener: (holding: boolean) => void): void {
+    this.#onHolding = listener;
+    listener(this.#holding);
   }
 
   /** Events that wait for an acknowledgement. */
@@ -131,6 +139,7 @@ export class Publisher {
         pause = FIRST_PAUSE_MS;
       } catch (error) {
         const { topic } = head.envelope;
+        this.#hold(true);
         if (!isCode(error, Code.Unavailable)) head.refusals++;
         if (head.refusals >= MOST_REFUSALS) {
           this.#log.error('the daemon refuses an event; it is dropped', { topic, error });
@@ -148,6 +157,13 @@ export class Publisher {
   #drop(head: Queued): void {
     this.#queue.shift();
     head.acknowledge();
+    if (this.#queue.length === 0) this.#hold(false);
+  }
+
+  #hold(holding: boolean): void {
+    if (holding === this.#holding) return;
+    this.#holding = holding;
+    this.#onHolding(holding);
   }
 
   /**

@@ -24,6 +24,7 @@ import { parseId, parseNamespace } from '../identifiers.ts';
 import { type Bootstrap, formatBootstrap, parseBootstrap } from './bootstrap.ts';
 import { type ExitRecord, formatExit, parseExit } from './exit.ts';
 import { unmountAll, unmountBelow } from './rootfs.ts';
+import { parseState, type StateRecord } from './state-record.ts';
 import { Turnstile } from './turnstile.ts';
 
 const DIRECTORY_MODE = 0o711;
@@ -115,6 +116,11 @@ export class Bundle {
 
   writeExit(record: ExitRecord): void {
     this.#replace('exit.json', formatExit(record));
+  }
+
+  /** What Moor's own shim has written down of its container; undefined where it has to be asked. */
+  readState(): StateRecord | undefined {
+    return parseState(this.#read('state.json') ?? '');
   }
 
   /** Present when the shim is gone and has been cleaned up after: what is left is to report this exit. */

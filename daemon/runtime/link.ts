@@ -5,14 +5,24 @@ import { Code, isCode, notFound, unavailable } from '../../ttrpc/errors.ts';
 import type { ContainerId } from '../identifiers.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import type { Exit } from './exit.ts';
+import type { KnownState } from './known-state.ts';
 import { unlessAborted } from './patience.ts';
 import { Shim, type TaskClient } from './shim.ts';
+
+/** A former daemon's shim, which has not been talked to. */
+export interface Unmet {
+  /** How its container is now, when that can be known without the shim. */
+  readonly known: () => KnownState | undefined;
+  /** Talks to it, and calls `attach` or `dead`, or neither when there turns out to be no container. Never rejects. */
+  readonly meet: () => Promise<void>;
+}
 
 export type Life =
   /** Nobody but its creator may see the task. */
   | { readonly kind: 'creating' }
   | { readonly kind: 'live'; readonly shim: Shim }
-  /** The connection is lost; `outcome` resolves when it is known what that means. */
+  | ({ readonly kind: 'unmet' } & Unmet)
+  /** The connection is lost, or yet to be made; `outcome` resolves when it is known what that means. */
   | { readonly kind: 'losing'; readonly outcome: Promise<void> }
   /** The shim is gone and cleaned up after; this is how the first process ended. */
   | { readonly kind: 'dead'; readonly exit: Exit }
@@ -53,7 +63,32 @@ export class ShimLink {
     return this.#life;
   }
 
+  /** The shim is there, and will be connected to when it is needed. */
+  unmet(shim: Unmet): void {
+    this.#life = { kind: 'unmet', ...shim };
+  }
+
+  /** How the container is, as far as that is known without a shim that has not been talked to. */
+  known(): KnownState | undefined {
+    return this.#life.kind === 'unmet' ? this.#life.known() : undefined;
+  }
+
+  /** Connects to a shim that is known by its record only. Never rejects. */
+  async meet(): Promise<void> {
+    const life = this.#life;
+    if (life.kind !== 'unmet') return this.settled();
+    const outcome = life.meet().then(() => {
+      if (this.#life.kind === 'losing' && this.#life.outcome === outcome) this.forget();
+    });
+    this.#life = { kind: 'losing', outcome };
+    await outcome;
+  }
+
   attach(shim: Shim): void {
+    if (this.#life.kind === 'left') {
+      shim.close();
+      return;
+    }
     this.#life = { kind: 'live', shim };
     void shim.closed.then(() => {
       if (this.#life.kind !== 'live' || this.#life.shim !== shim) return;
@@ -101,6 +136,9 @@ export class ShimLink {
           throw notFound(`task ${this.#id}: not found`);
         case 'left':
           throw unavailable('the daemon is stopping');
+        case 'unmet':
+          await unlessAborted(this.meet(), signal);
+          break;
         case 'losing':
           await unlessAborted(life.outcome, signal);
           break;

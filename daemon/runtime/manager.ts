@@ -20,7 +20,7 @@ import { EXIT_TOPIC, type EventPublisher } from './notices.ts';
 import { foreignOptions, ownOptions, restorePath, typeName } from './options.ts';
 import { OwnShim, type ShimSpawn } from './own-shim.ts';
 import { unlessAborted } from './patience.ts';
-import { endStray, type Found, recoverTask } from './recovery.ts';
+import { endStray, type Found, type Recovered, recoverTask } from './recovery.ts';
 import { resolveRuntime } from './runtime-name.ts';
 import { specBytes } from './spec.ts';
 import { Task, type TaskSurroundings } from './task.ts';
@@ -58,10 +58,19 @@ export interface ExitNews {
   noted(): void;
 }
 
-export type RecoverySummary = Record<Found, number> & { milliseconds: number };
+export interface RecoverySummary extends Record<Found, number> {
+  milliseconds: number;
+  /** How many of the live ones have not been talked to. */
+  unmet: number;
+}
 
 /** Clean-ups start a program or two each. */
 const CLEAN_UPS_AT_ONCE = 8;
+
+/** A shim that is woken takes some milliseconds; clients that come right after a start want the processors as well. */
+const MEETINGS_AT_ONCE = 4;
+/** Milliseconds after which shims that are slow to answer hold up nothing else. */
+const MEETINGS_MS = 1000;
 
 /** Milliseconds until a removed bundle's files go. The client has its answer by then, so that it does not wait for them. */
 const REMOVAL_DELAY_MS = 20;
@@ -80,6 +89,7 @@ export class TaskManager {
   readonly #creations = new Map<string, Promise<void>>();
   readonly #removals = new Set<Promise<void>>();
   #foreignTasks = 0;
+  #closed = false;
 
   constructor(options: TaskManagerOptions) {
     const { state, addresses, events, log, debug, spawn } = options;
@@ -182,11 +192,13 @@ export class TaskManager {
     for (const path of strangers) this.#options.log.warn({ path }, 'not a task; left alone');
     const known = bundles.map((bundle) => ({ bundle, bootstrap: bundle.readBootstrap() }));
     const strays = this.#straySockets(new Set(known.map(({ bootstrap }) => bootstrap?.address)));
-    const summary = { live: 0, dead: 0, departed: 0, undone: 0, milliseconds: 0 };
+    const summary: RecoverySummary = { live: 0, unmet: 0, dead: 0, departed: 0, undone: 0, milliseconds: 0 };
     await Promise.all([
       ...known.map(async ({ bundle, bootstrap }) => {
         try {
-          summary[await this.#recover(bundle, bootstrap, strays)] += 1;
+          const { found, unmet } = await this.#recover(bundle, bootstrap, strays);
+          summary[found] += 1;
+          if (unmet === true) summary.unmet += 1;
         } catch (error) {
           // Not known to clients, and not free to be made again: an operator has to look at it.
           this.#options.log.error({ err: error, path: bundle.path }, 'a task cannot be recovered');
@@ -208,13 +220,17 @@ export class TaskManager {
     return summary;
   }
 
-  /** Gets ready for the first task. */
-  prepare(): void {
-    this.#own.prepare();
+  /** Connects to the shims that were not needed to know how their containers are, and gets ready for the first task. */
+  async prepare(): Promise<void> {
+    const turns = new Turnstile(MEETINGS_AT_ONCE);
+    const meetings = Promise.all([...this.#tasks.values()].map((task) => turns.pass(() => task.meet())));
+    await Promise.race([meetings, sleep(MEETINGS_MS, undefined, { ref: false })]);
+    if (!this.#closed) this.#own.prepare();
   }
 
   /** Lets go of all shims; containers run on. Files of deleted tasks are gone when it resolves. */
   async close(): Promise<void> {
+    this.#closed = true;
     this.#own.close();
     for (const task of this.#tasks.values()) task.leave();
     await Promise.all(this.#removals);
@@ -235,17 +251,17 @@ export class TaskManager {
     return new ForeignShim({ runtime, binary, addresses, debug, options });
   }
 
-  async #recover(bundle: Bundle, bootstrap: Bootstrap | undefined, strays: Set<string>): Promise<Found> {
+  async #recover(bundle: Bundle, bootstrap: Bootstrap | undefined, strays: Set<string>): Promise<Recovered> {
     const foreign = bootstrap !== undefined && bootstrap.binary !== '';
     const launcher = foreign ? this.#foreign(bootstrap.runtime, bootstrap.binary) : this.#own;
     const task = new Task(bundle, launcher, this.#surroundings);
     const key = keyOf(bundle.namespace, bundle.id);
     // Before its shim is asked for its events, so that they find it.
     this.#tasks.set(key, task);
-    const { found, later } = await recoverTask(task, bootstrap, strays);
-    await this.#settled(task, found);
-    void later?.then((found) => this.#settled(task, found));
-    return found;
+    const recovered = await recoverTask(task, bootstrap, strays);
+    await this.#settled(task, recovered.found);
+    void recovered.later?.then((found) => this.#settled(task, found));
+    return recovered;
   }
 
   /** Removes what is not a task any more. */

@@ -8,6 +8,7 @@ import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import { cleanUpAfterShim } from './cleanup.ts';
 import { socketAddress } from './foreign-shim.ts';
+import { knownState } from './known-state.ts';
 import { PROBE_TIMEOUT_MS } from './link.ts';
 import { Shim } from './shim.ts';
 import type { Task } from './task.ts';
@@ -23,7 +24,12 @@ export type Found = 'live' | 'dead' | 'departed' | 'undone';
 
 export interface Recovered {
   readonly found: Found;
-  /** A shim that did not answer in time is taken to be live; this is what it turns out to be. Never rejects. */
+  /** It was not asked: it has written down all there is to know. */
+  readonly unmet?: true;
+  /**
+   * A shim that did not answer in time, or that there was no need to ask, is taken to be live; this is what it turns out to be.
+   * Never rejects.
+   */
   readonly later?: Promise<Found>;
 }
 
@@ -57,7 +63,26 @@ export async function recoverTask(
   if (known === undefined) return { found: await bury(task, undefined) };
   const address = known.address || foreignAddress(task, known);
   if (address === undefined) return { found: await bury(task, known) };
-  return reconnect(task, { ...known, address });
+  return recall(task, { ...known, address }) ?? reconnect(task, { ...known, address });
+}
+
+/** The shim lives, its record says everything and it holds no events: it is met when it is needed, or when there is time. */
+function recall(task: Task, bootstrap: Bootstrap): Recovered | undefined {
+  const known = () => knownState(task.bundle, bootstrap.address);
+  const now = task.launcher.own ? known() : undefined;
+  if (now === undefined) return undefined;
+  const turnsOut = Promise.withResolvers<Found>();
+  const meet = async () => {
+    try {
+      const { found, later } = await reconnect(task, bootstrap);
+      turnsOut.resolve(later ?? found);
+    } catch (error) {
+      // Not known to clients, and not free to be made again: an operator has to look at it.
+      task.log.error({ err: error }, 'a task cannot be recovered');
+    }
+  };
+  task.unmet(now, { known, meet });
+  return { found: 'live', unmet: true, later: turnsOut.promise };
 }
 
 async function reconnect(task: Task, bootstrap: Bootstrap): Promise<Recovered> {

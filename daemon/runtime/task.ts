@@ -21,9 +21,10 @@ import type { Bundle } from './bundle.ts';
 import { cleanUpAfterShim, removeSocket } from './cleanup.ts';
 import { Execs } from './execs.ts';
 import { type Exit, type ExitRecord, KILLED } from './exit.ts';
+import { asAnswer, type KnownState } from './known-state.ts';
 import { reached } from '../failpoint.ts';
 import { DELETE_TIMEOUT_MS, type Launcher } from './launcher.ts';
-import { PROBE_TIMEOUT_MS, type Question, ShimLink } from './link.ts';
+import { PROBE_TIMEOUT_MS, type Question, ShimLink, type Unmet } from './link.ts';
 import { DELETE_TOPIC, EXIT_TOPIC, deleteNotice, exitNotice, type EventPublisher } from './notices.ts';
 import { killProcessesOf } from './processes.ts';
 import type { Shim, TaskClient } from './shim.ts';
@@ -110,6 +111,18 @@ export class Task {
   live(shim: Shim, pid: number): void {
     this.#pid = pid;
     this.#link.attach(shim);
+  }
+
+  /** The shim has the container, and has not been talked to. */
+  unmet({ pid, exit }: KnownState, shim: Unmet): void {
+    this.#pid = pid;
+    if (exit !== undefined) this.#ended(exit);
+    this.#link.unmet(shim);
+  }
+
+  /** Connects to a shim that has not been talked to. Never rejects. */
+  meet(): Promise<void> {
+    return this.#link.meet();
   }
 
   /** The shim is gone, and has been cleaned up after. */
@@ -294,6 +307,8 @@ export class Task {
   }
 
   async state(execId: ProcessId, signal: AbortSignal): Promise<PartialMessage<StateResponse>> {
+    const known = execId === '' ? this.#link.known() : undefined;
+    if (known !== undefined) return { id: this.id, ...asAnswer(known) };
     const call = (shim: TaskClient) => shim.state({ id: this.id, execId }, { signal });
     const whenDead = (container: Exit) => {
       const { pid, status: exitStatus, exitedAt } = this.#endOf(execId, container);

@@ -97,7 +97,7 @@ export class Host {
   async died(): Promise<void> {
     const daemon = this.#daemon;
     if (daemon !== undefined && daemon.exitCode === null && daemon.signalCode === null) {
-      await once(daemon, 'exit', { signal: AbortSignal.timeout(10_000) });
+      await once(daemon, 'exit', { signal: AbortSignal.timeout(30_000) });
     }
     this.#client?.close();
   }
@@ -216,7 +216,7 @@ export class Host {
   }
 
   async until(what: string, condition: () => boolean, seen: () => string = () => ''): Promise<void> {
-    const end = Date.now() + 10_000;
+    const end = Date.now() + 30_000;
     while (!condition()) {
       if (Date.now() > end) throw new Error(`never: ${what}: ${seen()}\n${this.log().slice(-4000)}`);
       await sleep(10);
