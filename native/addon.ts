@@ -32,6 +32,8 @@ interface Addon {
   socketPair(): { first: number; second: number };
   peerPid(fd: number): number;
   sendDatagram(path: string, payload: string): void;
+  startConnect(address: string, port: number): number;
+  finishConnect(fd: number): void;
 
   setWindowSize(fd: number, rows: number, columns: number): void;
   getWindowSize(fd: number): { rows: number; columns: number };

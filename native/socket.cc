@@ -1,4 +1,6 @@
-// Unix sockets: descriptors that they carry, and who is at their other end (unix(7), cmsg(3)).
+// Unix sockets: descriptors that they carry, and who is at their other end (unix(7), cmsg(3)); connections by TCP.
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -142,6 +144,48 @@ napi_value send_datagram(Call& call) {
   return nullptr;
 }
 
+napi_value start_connect(Call& call) {
+  const std::string host = call.text(0);
+  const int port = call.integer(1);
+  if (call.rejected()) return nullptr;
+  sockaddr_storage address = {};
+  socklen_t length = 0;
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&address);
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&address);
+  if (port < 1 || port > 65535) return call.fail_with(EINVAL, "connect", host);
+  const auto wire_port = htons(static_cast<uint16_t>(port));
+  if (inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = wire_port;
+    length = sizeof *v4;
+  } else if (inet_pton(AF_INET6, host.c_str(), &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = wire_port;
+    length = sizeof *v6;
+  } else {
+    return call.fail_with(EINVAL, "connect", host);
+  }
+  const int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return call.fail("socket", host);
+  if (TEMP_FAILURE_RETRY(connect(fd, reinterpret_cast<const sockaddr*>(&address), length)) < 0 &&
+      errno != EINPROGRESS) {
+    const int number = errno;
+    close(fd);
+    return call.fail_with(number, "connect", host);
+  }
+  return call.number(fd);
+}
+
+napi_value finish_connect(Call& call) {
+  const int fd = call.integer(0);
+  if (call.rejected()) return nullptr;
+  int number = 0;
+  socklen_t length = sizeof number;
+  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &number, &length) < 0) return call.fail("getsockopt");
+  if (number != 0) return call.fail_with(number, "connect");
+  return nullptr;
+}
+
 }  // namespace
 
 void define_socket(napi_env env, napi_value exports) {
@@ -152,6 +196,8 @@ void define_socket(napi_env env, napi_value exports) {
   define<socket_pair>(env, exports, "socketPair");
   define<peer_pid>(env, exports, "peerPid");
   define<send_datagram>(env, exports, "sendDatagram");
+  define<start_connect>(env, exports, "startConnect");
+  define<finish_connect>(env, exports, "finishConnect");
 }
 
 }  // namespace moor

@@ -57,3 +57,18 @@ export function peerPid(fd: number): number {
 export function sendDatagram(path: string, payload: string): void {
   addon().sendDatagram(path, payload);
 }
+
+/**
+ * Begins a connection by TCP to an address of version 4 or 6, in the network namespace that the calling thread is in, and never waits:
+ * the socket, non-blocking and close-on-exec, becomes writable when the connection is there or has failed. See `finishConnect`.
+ *
+ * @throws EINVAL for what is no address or port, ENETUNREACH, ECONNREFUSED when that is known at once
+ */
+export function startConnect(address: string, port: number): number {
+  return addon().startConnect(address, port);
+}
+
+/** Asks what has become of a connection that was begun. @throws ECONNREFUSED and what else connect(2) has */
+export function finishConnect(fd: number): void {
+  addon().finishConnect(fd);
+}

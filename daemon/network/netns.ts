@@ -35,6 +35,31 @@ export function makeNamespace(path: string): void {
   }
 }
 
+/**
+ * Does something in the namespace that `path` is a file of, without waiting: the main thread goes there for the time and comes back. What
+ * is opened there, a socket say, belongs to that network for ever.
+ *
+ * @throws the kernel's error when there is no such namespace; what the action throws
+ */
+export function inNamespace<T>(path: string, action: () => T): T {
+  const home = openSync('/proc/thread-self/ns/net', 'r');
+  try {
+    const there = openSync(path, 'r');
+    try {
+      setns(there, CLONE_NEWNET);
+    } finally {
+      closeSync(there);
+    }
+    try {
+      return action();
+    } finally {
+      goHome(home);
+    }
+  } finally {
+    closeSync(home);
+  }
+}
+
 function goHome(home: number): void {
   try {
     setns(home, CLONE_NEWNET);
