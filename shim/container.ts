@@ -77,6 +77,7 @@ export class Container {
         criuWorkPath: this.#options.criuWorkPath,
         hasPoststartHooks: this.#spec.hasPoststartHooks,
         hasPoststopHooks: this.#spec.hasPoststopHooks,
+        ownPidNamespace: this.#spec.ownPidNamespace,
         onExit: (exit) => {
           this.#exitTold = this.#initExited(exit);
         },

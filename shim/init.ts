@@ -22,6 +22,8 @@ export interface InitContext {
   readonly hasPoststartHooks: boolean;
   /** They run when the container is deleted, which is then not to be done early. */
   readonly hasPoststopHooks: boolean;
+  /** The kernel ends all processes of the container with it. */
+  readonly ownPidNamespace: boolean;
   /** Called once, when the init has ended. Clients are told by it. */
   readonly onExit: (exit: Exit) => void;
 }
@@ -142,7 +144,7 @@ export class InitProcess extends ContainerProcess {
     if (this.#context.hasPoststopHooks) return;
     this.#released = this.queue.run(async () => {
       if (this.current.status !== 'stopped') return false;
-      await this.#context.runc.delete();
+      await this.#deleteEnded();
       return true;
     });
     this.#released.catch(() => {});
@@ -160,7 +162,13 @@ export class InitProcess extends ContainerProcess {
   async #remove(isAlive: boolean): Promise<void> {
     // One that was killed just now has its release behind this in the queue.
     const isReleased = !isAlive && (await this.#released?.catch(() => false));
-    if (isReleased !== true) await this.#context.runc.delete({ force: isAlive });
+    if (isReleased === true) return;
+    await (isAlive ? this.#context.runc.delete({ force: true }) : this.#deleteEnded());
+  }
+
+  #deleteEnded(): Promise<void> {
+    const { runc, hasPoststopHooks, ownPidNamespace } = this.#context;
+    return hasPoststopHooks || !ownPidNamespace ? runc.delete() : runc.deleteEnded();
   }
 
   /** Runs the runtime so that it makes the init, and learns the pid. */

@@ -15,6 +15,7 @@ import { findExecFifo } from './exec-fifo.ts';
 import type { Exit, Reaper } from './reaper.ts';
 import type { SealedRunc } from './sealed-runc.ts';
 import { runtimeRoot } from './options.ts';
+import { removeEnded } from './runc-removal.ts';
 import { openScratch, readScratch } from './scratch.ts';
 
 /** What a process gets as one of its standard descriptors; `ignore` is /dev/null. */
@@ -107,7 +108,7 @@ export class Runc {
    * there; what wraps it or stands in for it may.
    */
   execFifo(): string | undefined {
-    return basename(this.#binary) === 'runc' ? findExecFifo(this.#state) : undefined;
+    return this.#isRunc ? findExecFifo(this.#state) : undefined;
   }
 
   /** Lets the container's init execute the program of the specification. */
@@ -142,6 +143,15 @@ export class Runc {
     } catch (error) {
       if (!messageOf(error).includes('does not exist')) throw error;
     }
+  }
+
+  /**
+   * `delete` for a container that has ended with all its processes, and for whose deletion no hook waits. Only of runc itself, with the
+   * cgroups that it makes by itself, is it known what has to be removed.
+   */
+  async deleteEnded(): Promise<void> {
+    const isKnown = this.#isRunc && !this.#options.systemdCgroup;
+    if (!isKnown || !(await removeEnded(this.#state))) await this.delete();
   }
 
   /** Sends a signal to the init, or to every process of the container. */
@@ -216,6 +226,10 @@ export class Runc {
       this.#id,
     ];
     await this.#withCriu(args, 'OCI runtime restore failed', join(workPath, 'restore.log'), launch);
+  }
+
+  get #isRunc(): boolean {
+    return basename(this.#binary) === 'runc';
   }
 
   /** Fails with criu's own last error, which the runtime only points to. */

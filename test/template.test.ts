@@ -95,6 +95,8 @@ suite('the shim template', { peers: ['moord'] }, (rig) => {
     assert.ok(!isSealed('wrapped'));
     assert.match(daemon.tail(), /runc is a script/);
     for (const id of ['old', 'wrapped']) await ctr.remove(id);
+    assert.doesNotMatch(readFileSync(calls, 'utf8'), / delete /, 'ended containers are removed without it');
+    assert.deepEqual(readdirSync(daemon.runcRoot(ctr.namespace)), []);
   });
 
   it('copies a runc that replaces another', async (t) => {
