@@ -12,6 +12,7 @@ NAPI_MODULE_INIT() {
   moor::define_fork(env, exports);
   moor::define_spawn(env, exports);
   moor::define_sealed(env, exports);
+  moor::define_cgroup_move(env, exports);
   moor::define_attribute(env, exports);
   moor::define_confinement(env, exports);
   moor::define_tree(env, exports);

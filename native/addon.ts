@@ -58,6 +58,7 @@ interface Addon {
     passing: number,
   ): number;
   sealedCopy(fd: number, name: string): number;
+  announceMove(procs: string): void;
 
   lstat(path: string, status: Float64Array): boolean;
   setAttributes(path: string, attributes: Float64Array): void;

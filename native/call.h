@@ -97,6 +97,7 @@ void define_mount(napi_env env, napi_value exports);
 void define_fork(napi_env env, napi_value exports);
 void define_spawn(napi_env env, napi_value exports);
 void define_sealed(napi_env env, napi_value exports);
+void define_cgroup_move(napi_env env, napi_value exports);
 void define_attribute(napi_env env, napi_value exports);
 void define_confinement(napi_env env, napi_value exports);
 void define_tree(napi_env env, napi_value exports);

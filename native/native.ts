@@ -11,6 +11,7 @@ export * from './mount.ts';
 export * from './fork.ts';
 export * from './spawn.ts';
 export * from './sealed.ts';
+export * from './cgroup-move.ts';
 export * from './attribute.ts';
 export * from './confinement.ts';
 export * from './mount-options.ts';

@@ -16,6 +16,7 @@ import { type ContainerRequest, createContainer, taskExists } from './creation.t
 import type { Exit, ExitRecord } from './exit.ts';
 import { ForeignShim } from './foreign-shim.ts';
 import type { DaemonAddresses, Launcher } from './launcher.ts';
+import { expectMoves } from './moves.ts';
 import { EXIT_TOPIC, type EventPublisher } from './notices.ts';
 import { foreignOptions, ownOptions, restorePath, typeName } from './options.ts';
 import { OwnShim, type ShimSpawn } from './own-shim.ts';
@@ -119,6 +120,7 @@ export class TaskManager {
     // Whether the task exists is not known before: a client that gave up and tries again meets its own first attempt.
     while (this.#creations.has(key)) await unlessAborted(this.#creations.get(key), signal);
     if (this.#tasks.has(key)) throw taskExists(id);
+    expectMoves();
     const spec = specBytes(id, request.spec);
     const { launcher, options } = this.#runtime(request);
     const task = new Task(new Bundle(this.#directory, namespace, id), launcher, this.#surroundings);

@@ -25,6 +25,7 @@ import { asAnswer, type KnownState } from './known-state.ts';
 import { reached } from '../failpoint.ts';
 import { DELETE_TIMEOUT_MS, type Launcher } from './launcher.ts';
 import { PROBE_TIMEOUT_MS, type Question, ShimLink, type Unmet } from './link.ts';
+import { expectMoves } from './moves.ts';
 import { DELETE_TOPIC, EXIT_TOPIC, deleteNotice, exitNotice, type EventPublisher } from './notices.ts';
 import { killProcessesOf } from './processes.ts';
 import type { Shim, TaskClient } from './shim.ts';
@@ -222,6 +223,8 @@ export class Task {
   }
 
   async exec(request: Of<ExecProcessRequest> & { execId: ExecId }, signal: AbortSignal): Promise<void> {
+    // Clients start it right after.
+    expectMoves();
     await this.#once(
       'adding a process',
       (shim) => shim.exec({ ...request, id: this.id }, { signal }),
