@@ -28,6 +28,11 @@ export const DEFAULT_CAPABILITIES = [
   'CAP_AUDIT_WRITE',
 ];
 
+/** Whether there is a capability of that name, in capitals and with its prefix. */
+export function isCapability(name: string): boolean {
+  return NAMES.includes(name);
+}
+
 /** The capabilities in a mask as /proc shows it: hexadecimal. Those without a name yet are left out. */
 export function capabilitiesOf(mask: string): string[] {
   const bits = BigInt(`0x${mask}`);

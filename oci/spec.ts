@@ -12,7 +12,27 @@ export interface Spec {
   process?: Process;
   mounts?: SpecMount[];
   annotations?: Record<string, string>;
+  hooks?: Partial<Record<HookName, Hook[]>>;
   linux?: Linux;
+}
+
+export const HOOK_NAMES = [
+  'prestart',
+  'createRuntime',
+  'createContainer',
+  'startContainer',
+  'poststart',
+  'poststop',
+] as const;
+export type HookName = (typeof HOOK_NAMES)[number];
+
+/** A program that the runtime runs at a point of a container's life. */
+export interface Hook {
+  path: string;
+  args?: string[];
+  env?: string[];
+  /** Seconds. */
+  timeout?: number;
 }
 
 export interface Process {
@@ -55,6 +75,9 @@ export interface SpecMount {
   type?: string;
   source?: string;
   options?: string[];
+  /** Owners of what is bind-mounted as the container sees them (idmapped mounts). */
+  uidMappings?: IdMapping[];
+  gidMappings?: IdMapping[];
 }
 
 export const NAMESPACE_TYPES = ['pid', 'network', 'uts', 'mount', 'user', 'ipc', 'cgroup', 'time'] as const;
@@ -95,6 +118,9 @@ export interface Resources {
   memory?: { limit?: number; reservation?: number; swap?: number };
   cpu?: { shares?: number; quota?: number; period?: number; cpus?: string; mems?: string };
   pids?: { limit: number };
+  hugepageLimits?: { pageSize: string; limit: number }[];
+  /** Files of cgroup v2 and what they are to have. */
+  unified?: Record<string, string>;
 }
 
 export interface Linux {
