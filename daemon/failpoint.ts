@@ -56,7 +56,19 @@ export type NetworkStep =
 /** The same of a container that is started again. */
 export type RestartStep = 'restart-recorded' | 'restart-cleared' | 'restart-created' | 'restart-started';
 
-export type Step = RestartStep | TaskStep | ImageStep | NetworkStep;
+/** The same of a container of a pod. */
+export type PodContainerStep =
+  | 'pod-container-recorded'
+  | 'pod-container-snapshot-made'
+  | 'pod-container-made'
+  | 'pod-container-task-made'
+  | 'pod-container-started'
+  | 'pod-container-ended'
+  | 'pod-container-doomed'
+  | 'pod-container-unmounted'
+  | 'pod-container-cleared';
+
+export type Step = PodContainerStep | RestartStep | TaskStep | ImageStep | NetworkStep;
 
 interface Effect {
   readonly kind: 'kill' | 'fail';

@@ -77,6 +77,12 @@ export function containerState({ state }: PodContainer): ContainerState {
   return ContainerState.CONTAINER_UNKNOWN;
 }
 
+/** The name of a container's state in the API: `CONTAINER_RUNNING`. */
+export function stateName(container: PodContainer): string {
+  const state = containerState(container);
+  return Object.entries(ContainerState).find(([, value]) => value === state)?.[0] ?? 'CONTAINER_UNKNOWN';
+}
+
 /** How a container has ended; undefined as long as it has not. */
 export function exitOf({ state }: PodContainer): ContainerExit | undefined {
   if (state?.$case === 'exited') return state.value;

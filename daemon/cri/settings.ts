@@ -69,6 +69,8 @@ export const criSettings = table({
     tls_cert: optionalPath(),
     tls_key: optionalPath(),
   }),
+  /** Bytes of a line of a container's log; longer ones are written in parts. 0 or less for no limit but the memory's. */
+  max_container_log_line_size: integer(16_384, -1, 1 << 20),
   /** A pull that brings nothing for so long is given up. */
   image_pull_progress_timeout: duration('5m'),
   cdi: table({
