@@ -4,18 +4,25 @@ import { constants } from 'node:fs';
 import { join } from 'node:path';
 import { flock } from '../native/native.ts';
 
+/** Another process has the directory. */
+export class DirectoryInUse extends Error {
+  override readonly name = 'DirectoryInUse';
+}
+
 /** A lock on a directory. It ends with the process, however that ends. */
 export class DirectoryLock {
   readonly #fd: number;
 
-  /** @throws Error that names the process which holds the lock */
+  /** @throws DirectoryInUse that names the process which holds the lock */
   constructor(directory: string) {
     const path = join(directory, 'lock');
     const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
     try {
       if (!flock(fd, true)) {
         const pid = readFileSync(path, 'utf8').trim();
-        throw new Error(`${directory} is in use by another daemon${pid === '' ? '' : ` (pid ${pid})`}`);
+        throw new DirectoryInUse(
+          `${directory} is in use by another daemon${pid === '' ? '' : ` (pid ${pid})`}`,
+        );
       }
       ftruncateSync(fd);
       writeSync(fd, `${process.pid}\n`, 0);

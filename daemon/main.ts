@@ -9,6 +9,12 @@ interface Options extends Flags {
   readonly config?: string;
 }
 
+interface CheckFlags {
+  readonly repair?: boolean;
+  readonly quick?: boolean;
+  readonly json?: boolean;
+}
+
 /** Exit codes of a daemon that could not start, and of one that met what it cannot go on from. */
 const EXIT_FAILURE = 1;
 const EXIT_DEFECT = 70;
@@ -45,6 +51,20 @@ async function main(): Promise<void> {
       const { backup } = await import('./metadata/backup.ts');
       const records = await backup(join(root, 'metadata'), directory);
       process.stdout.write(`${records} records\n`);
+    });
+  program
+    .command('check')
+    .description('say what is wrong with what is kept on disk; exit code 2 when something is')
+    .option('--repair', 'put right what can be; no daemon may be running')
+    .option('--quick', 'do not read the bytes of blobs')
+    .option('--json', 'for programs')
+    .action(async ({ repair = false, quick = false, json = false }: CheckFlags) => {
+      const options = program.opts<Options>();
+      const { check } = await import('./check/check.ts');
+      const { exitCodeOf, formatJson, formatReport } = await import('./check/report.ts');
+      const report = await check(loadConfig(options.config, options), { repair, quick });
+      process.stdout.write(json ? formatJson(report) : formatReport(report));
+      process.exitCode = exitCodeOf(report);
     });
   await program.parseAsync();
 }

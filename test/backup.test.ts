@@ -1,21 +1,13 @@
 /** The metadata of a daemon at work is copied, and the copy takes its place. */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { ContainersDefinition } from '../proto/gen/containerd/services/containers.ts';
+import { moord } from './harness/moord.ts';
 import { suite } from './harness/peers.ts';
 
 suite('a backup of the metadata', { peers: ['moord'] }, (rig) => {
-  const moord = (...args: string[]) =>
-    new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
-      const [command, ...flags] = rig.daemon.commandLine();
-      const child = execFile(command!, [...flags, ...args], (_, stdout, stderr) => {
-        resolve({ code: child.exitCode ?? -1, stdout, stderr });
-      });
-    });
-
   it('is whole while containers are being created, and is what a daemon starts from', async () => {
     const { daemon, ctr } = rig;
     await ctr.create('before', ['/bin/true']);
@@ -32,7 +24,7 @@ suite('a backup of the metadata', { peers: ['moord'] }, (rig) => {
       return count;
     })();
     const copy = join(daemon.directory, 'copy');
-    const outcome = await moord('backup', copy);
+    const outcome = await moord(rig.daemon, 'backup', copy);
     stop.abort();
     assert.ok((await busy) > 0);
     assert.equal(outcome.code, 0, outcome.stderr);
@@ -51,20 +43,23 @@ suite('a backup of the metadata', { peers: ['moord'] }, (rig) => {
   it('is refused where it would overwrite something, and of what is no metadata', async () => {
     const there = join(rig.daemon.directory, 'there');
     mkdirSync(there);
-    const refused = await moord('backup', there);
+    const refused = await moord(rig.daemon, 'backup', there);
     assert.equal(refused.code, 1);
     assert.match(refused.stderr, /there is there already/);
     const root = join(rig.daemon.directory, 'elsewhere');
     mkdirSync(join(root, 'metadata'), { recursive: true });
     const target = join(rig.daemon.directory, 'target');
-    assert.match((await moord('--root', root, 'backup', target)).stderr, /there is no metadata in/);
+    assert.match(
+      (await moord(rig.daemon, '--root', root, 'backup', target)).stderr,
+      /there is no metadata in/,
+    );
     writeFileSync(join(root, 'metadata/data.mdb'), 'not a database');
-    const damaged = await moord('--root', root, 'backup', target);
+    const damaged = await moord(rig.daemon, '--root', root, 'backup', target);
     assert.equal(damaged.code, 1, damaged.stdout);
     assert.match(damaged.stderr, /data\.mdb is damaged: it is no database/);
     // The daemon itself says the same.
     assert.match(
-      (await moord('--root', root, '--state', join(root, 'state'))).stderr,
+      (await moord(rig.daemon, '--root', root, '--state', join(root, 'state'))).stderr,
       /data\.mdb is damaged: it is no database/,
     );
     assert.equal(existsSync(target), false);

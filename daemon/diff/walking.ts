@@ -3,9 +3,10 @@ import { randomUUID } from 'node:crypto';
 import type { DiffRequest } from '../../proto/gen/containerd/services/diff.ts';
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
 import type { Mount } from '../../proto/gen/containerd/types/mount.ts';
-import { Code, isCode } from '../../ttrpc/errors.ts';
+import { Code, dataLoss, isCode } from '../../ttrpc/errors.ts';
 import { type Digest, parseDigest } from '../content/digest.ts';
 import type { NamespacedContent } from '../content/namespaced-content.ts';
+import { mistakeInBlob } from '../content/verification.ts';
 import type { ContentWriter } from '../content/writer.ts';
 import type { Namespace } from '../identifiers.ts';
 import type { Applied, Differ } from './differ.ts';
@@ -31,7 +32,20 @@ export class WalkingDiffer implements LayerDiffer {
   ): Promise<Applied> {
     const blob = parseDigest(layer.digest);
     const openBlob = () => this.#content.openBlob(namespace, blob);
-    return this.#differ.apply(layer, mounts, { openBlob, signal, sync });
+    try {
+      return await this.#differ.apply(layer, mounts, { openBlob, signal, sync });
+    } catch (error) {
+      throw (await this.#damage(blob, error)) ?? error;
+    }
+  }
+
+  /** A layer that cannot be read may be one that the disk has not kept. */
+  async #damage(blob: Digest, error: unknown): Promise<Error | undefined> {
+    if (!isCode(error, Code.InvalidArgument)) return undefined;
+    const path = this.#content.store.path(blob);
+    const mistake = await mistakeInBlob(path, blob);
+    if (mistake === undefined) return undefined;
+    return dataLoss(`blob ${blob} at ${path} is damaged: ${mistake}; pull its image again`, error);
   }
 
   compare(request: DiffRequest, purpose: DiffPurpose): Promise<Descriptor> {

@@ -2,9 +2,9 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type RootDatabase, open } from 'lmdb';
-import { internal, messageOf, resourceExhausted } from '../../ttrpc/errors.ts';
+import { dataLoss, internal, messageOf, resourceExhausted } from '../../ttrpc/errors.ts';
 import type { MessageType } from '../../ttrpc/service.ts';
-import { checkHeader } from './header.ts';
+import { PageFile } from './page-file.ts';
 import { Reserve } from './reserve.ts';
 import { FORMAT, type Key, below, formatKey } from './schema.ts';
 
@@ -35,7 +35,7 @@ export class Reader {
 
   get<T>(key: Key, type: MessageType<T>): T | undefined {
     const bytes = this.store.get([...key]);
-    return bytes === undefined ? undefined : type.decode(bytes);
+    return bytes === undefined ? undefined : decode(key, type, bytes);
   }
 
   has(key: Key): boolean {
@@ -45,7 +45,7 @@ export class Reader {
   /** The records whose keys go on after `key`, in order. */
   *list<T>(key: Key, type: MessageType<T>): Generator<Entry<T>, void, undefined> {
     for (const { key: found, value } of this.store.getRange(below(key))) {
-      yield { id: found.at(-1)!, value: type.decode(value) };
+      yield { id: found.at(-1)!, value: decode(found, type, value) };
     }
   }
 
@@ -114,6 +114,20 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
+/** A store that is only read, also while a daemon writes it. Each read sees the newest state. */
+export class ReadOnlyDatabase extends Reader {
+  /** @throws Error when it cannot be opened. Its pages must have been looked at (`PageFile`) */
+  static open(directory: string): ReadOnlyDatabase {
+    return new ReadOnlyDatabase(
+      open({ path: directory, encoding: 'binary', overlappingSync: false, readOnly: true }),
+    );
+  }
+
+  close(): Promise<void> {
+    return this.store.close();
+  }
+}
+
 export class Database extends Reader {
   readonly #observers: Observer[] = [];
   readonly #reserve: Reserve;
@@ -129,11 +143,11 @@ export class Database extends Reader {
   /**
    * Opens the store, which is made when it is not there.
    *
-   * @throws Error when it was written by a newer version of Moor, or cannot be opened
+   * @throws Error when it was written by a newer version of Moor, is damaged, or cannot be opened
    */
   static async open(directory: string): Promise<Database> {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
-    checkHeader(directory);
+    checkPages(directory);
     const store: Store = open({ path: directory, encoding: 'binary', overlappingSync: false });
     try {
       if (!checkFormat(store, directory)) store.putSync([...formatKey], Buffer.from(String(FORMAT)));
@@ -244,6 +258,28 @@ function usedBytes(store: Store): number {
   return (lastPageNumber + 1) * pageSize;
 }
 
+/** @throws RpcError DataLoss that names a record which is none of its kind */
+function decode<T>(key: readonly string[], type: MessageType<T>, bytes: Uint8Array): T {
+  try {
+    return type.decode(bytes);
+  } catch (error) {
+    throw dataLoss(
+      `the record ${key.join('/')} of the metadata is damaged (${messageOf(error)}); \`moord check\` says more`,
+      error,
+    );
+  }
+}
+
+/** Reads all that is in use, as lmdb ends the whole process where it meets a damaged page. @throws Error for a damaged store */
+function checkPages(directory: string): void {
+  const [damage] = PageFile.read(directory)?.newest().damages ?? [];
+  if (damage === undefined) return;
+  throw new Error(
+    `${directory}/data.mdb is damaged: page ${damage.page}: ${damage.problem}; ` +
+      '`moord check` says what can be read of it, and a backup can take its place (docs/operations.md)',
+  );
+}
+
 /**
  * Reads the layout's version.
  *
@@ -253,6 +289,12 @@ function usedBytes(store: Store): number {
 export function checkFormat(store: Store, directory: string): boolean {
   const found = store.get([...formatKey])?.toString();
   if (found === undefined) return false;
+  readFormat(found, directory);
+  return true;
+}
+
+/** @returns the version that the record of the layout names @throws Error when it names none, or one that is newer than this daemon */
+export function readFormat(found: string, directory: string): number {
   const format = Number(found);
   if (!Number.isInteger(format) || format < 1)
     throw new Error(`${directory} is damaged: its format reads "${found}"`);
@@ -261,5 +303,5 @@ export function checkFormat(store: Store, directory: string): boolean {
       `${directory} was written by a newer version of Moor (format ${format}, this one knows ${FORMAT}); use that version`,
     );
   }
-  return true;
+  return format;
 }
