@@ -5,6 +5,9 @@ import { fromRfc3339, toRfc3339 } from './timestamp.ts';
 
 const FILE = 'exit.json';
 
+/** Of the record; daemons refuse one that is newer than they know. */
+const FORMAT = 1;
+
 /** How a bundle's init has ended, and whether the daemon has acknowledged the news. */
 export interface ExitRecord {
   readonly exit: Exit;
@@ -16,9 +19,13 @@ export function writeExitRecord(bundle: string, { exit, published }: ExitRecord)
   const { pid, status, at } = exit;
   const path = join(bundle, FILE);
   const temporary = `${path}.new`;
-  writeFileSync(temporary, JSON.stringify({ pid, status, exitedAt: toRfc3339(at), published }), {
-    mode: 0o600,
-  });
+  writeFileSync(
+    temporary,
+    JSON.stringify({ version: FORMAT, pid, status, exitedAt: toRfc3339(at), published }),
+    {
+      mode: 0o600,
+    },
+  );
   renameSync(temporary, path);
 }
 

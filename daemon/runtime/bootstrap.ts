@@ -1,5 +1,5 @@
 /** What a bundle keeps about its shim, in `bootstrap.json`: enough to find the shim again, or to clean up after it. */
-import { failedPrecondition } from '../../ttrpc/errors.ts';
+import { refuseNewer } from './format.ts';
 
 /** Versions of the task service that a shim may speak; the messages are the same. */
 export type TaskApiVersion = 2 | 3;
@@ -34,9 +34,7 @@ export function parseBootstrap(text: string, path: string): Bootstrap | undefine
   }
   if (typeof value !== 'object' || value === null) return undefined;
   const { version, runtime, binary, apiVersion, address } = value as Record<string, unknown>;
-  if (typeof version === 'number' && version > FORMAT) {
-    throw failedPrecondition(`${path} has format ${version}; this daemon knows formats up to ${FORMAT}`);
-  }
+  refuseNewer(path, version, FORMAT);
   if (version !== FORMAT || (apiVersion !== 2 && apiVersion !== 3)) return undefined;
   if (typeof runtime !== 'string' || typeof binary !== 'string' || typeof address !== 'string')
     return undefined;

@@ -109,9 +109,12 @@ export class Bundle {
     return this.#read('address')?.trim();
   }
 
-  /** How the first process ended, as the shim has recorded it, or the daemon for a foreign shim. */
+  /**
+   * How the first process ended, as the shim has recorded it, or the daemon for a foreign shim.
+   * @throws RpcError FailedPrecondition when a newer one has written it; so does `readDead`
+   */
   readExit(): ExitRecord | undefined {
-    return parseExit(this.#read('exit.json') ?? '');
+    return this.#exit('exit.json');
   }
 
   writeExit(record: ExitRecord): void {
@@ -125,7 +128,7 @@ export class Bundle {
 
   /** Present when the shim is gone and has been cleaned up after: what is left is to report this exit. */
   readDead(): ExitRecord | undefined {
-    return parseExit(this.#read('dead.json') ?? '');
+    return this.#exit('dead.json');
   }
 
   writeDead(record: ExitRecord): void {
@@ -176,6 +179,10 @@ export class Bundle {
     return remains;
   }
 
+  #exit(name: string): ExitRecord | undefined {
+    return parseExit(this.#read(name) ?? '', join(this.path, name));
+  }
+
   #read(name: string): string | undefined {
     try {
       return readFileSync(join(this.path, name), 'utf8');
@@ -207,7 +214,7 @@ export interface BundleListing {
   readonly strangers: string[];
 }
 
-/** Everything in `<state>/tasks`. Namespaces that have nothing in them are removed. */
+/** Everything in `<state>/tasks`. */
 export function listBundles(tasks: string): BundleListing {
   const listing: BundleListing = { bundles: [], remains: [], strangers: [] };
   for (const directory of entries(tasks)) {
@@ -218,9 +225,16 @@ export function listBundles(tasks: string): BundleListing {
     }
     const names = entries(join(tasks, directory));
     for (const name of names) sort(tasks, namespace, name, listing);
-    if (names.length === 0) rmdirSync(join(tasks, directory));
   }
   return listing;
+}
+
+/** Removes the directories of namespaces that have nothing in them. */
+export function removeEmpty(tasks: string): void {
+  for (const directory of entries(tasks)) {
+    const path = join(tasks, directory);
+    if (valid(directory, parseNamespace) !== undefined && entries(path).length === 0) rmdirSync(path);
+  }
 }
 
 function sort(tasks: string, namespace: Namespace, name: string, listing: BundleListing): void {
@@ -235,8 +249,9 @@ function sort(tasks: string, namespace: Namespace, name: string, listing: Bundle
 /** The exit that a hidden bundle's task had, if it was recorded. */
 export function exitOfRemains(remains: Remains): ExitRecord | undefined {
   for (const name of ['dead.json', 'exit.json']) {
+    const path = join(remains.path, name);
     try {
-      const record = parseExit(readFileSync(join(remains.path, name), 'utf8'));
+      const record = parseExit(readFileSync(path, 'utf8'), path);
       if (record !== undefined) return record;
     } catch (error) {
       if (!hasCode(error, 'ENOENT')) throw error;

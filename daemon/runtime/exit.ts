@@ -1,5 +1,6 @@
 /** How a container's first process ended, and how that is written down. */
 import type { Timestamp } from '../../proto/gen/google/protobuf/timestamp.ts';
+import { refuseNewer } from './format.ts';
 
 export interface Exit {
   readonly pid: number;
@@ -16,6 +17,9 @@ export interface ExitRecord extends Exit {
 
 /** What a process killed with SIGKILL reports. */
 export const KILLED = 128 + 9;
+
+/** Of the record. The first shims wrote none. */
+const FORMAT = 1;
 
 /** RFC 3339 in UTC with nine digits of the second. */
 export function formatTime(time: Timestamp): string {
@@ -34,11 +38,14 @@ export function parseTime(text: string): Timestamp | undefined {
 
 export function formatExit(record: ExitRecord): string {
   const { pid, status, published } = record;
-  return `${JSON.stringify({ pid, status, exitedAt: formatTime(record.exitedAt), published })}\n`;
+  return `${JSON.stringify({ version: FORMAT, pid, status, exitedAt: formatTime(record.exitedAt), published })}\n`;
 }
 
-/** Undefined when the text is not an exit record. */
-export function parseExit(text: string): ExitRecord | undefined {
+/**
+ * Undefined when the text is not an exit record.
+ * @throws RpcError FailedPrecondition when a newer shim or daemon has written it in a format unknown here
+ */
+export function parseExit(text: string, path: string): ExitRecord | undefined {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -46,7 +53,8 @@ export function parseExit(text: string): ExitRecord | undefined {
     return undefined;
   }
   if (typeof value !== 'object' || value === null) return undefined;
-  const { pid, status, exitedAt, published } = value as Record<string, unknown>;
+  const { version, pid, status, exitedAt, published } = value as Record<string, unknown>;
+  refuseNewer(path, version, FORMAT);
   const time = typeof exitedAt === 'string' ? parseTime(exitedAt) : undefined;
   if (!isU32(pid) || !isU32(status) || time === undefined) return undefined;
   return { pid, status, exitedAt: time, published: published === true };

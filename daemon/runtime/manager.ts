@@ -6,11 +6,11 @@ import type { Logger } from 'pino';
 import { TaskExit } from '../../proto/gen/containerd/events/task.ts';
 import type { Envelope } from '../../proto/gen/containerd/types/event.ts';
 import { Any } from '../../proto/gen/google/protobuf/any.ts';
-import { Code, isCode, notFound } from '../../ttrpc/errors.ts';
+import { Code, type RpcError, isCode, messageOf, notFound, toRpcError } from '../../ttrpc/errors.ts';
 import type { ContainerId, Namespace } from '../identifiers.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
-import { Bundle, type Remains, exitOfRemains, listBundles, removeRemains } from './bundle.ts';
+import { Bundle, type Remains, exitOfRemains, listBundles, removeEmpty, removeRemains } from './bundle.ts';
 import { removeSocket } from './cleanup.ts';
 import { type ContainerRequest, createContainer, taskExists } from './creation.ts';
 import type { Exit, ExitRecord } from './exit.ts';
@@ -86,6 +86,8 @@ export class TaskManager {
   readonly #own: OwnShim;
   readonly #tasks = new Map<string, Task>();
   readonly #departed = new Map<string, Task>();
+  /** Bundles in a format that is not known here, with what is said of them. */
+  readonly #newer = new Map<string, RpcError>();
   /** Creations under way; each resolves when it is done or undone. */
   readonly #creations = new Map<string, Promise<void>>();
   readonly #removals = new Set<Promise<void>>();
@@ -120,6 +122,7 @@ export class TaskManager {
     // Whether the task exists is not known before: a client that gave up and tries again meets its own first attempt.
     while (this.#creations.has(key)) await unlessAborted(this.#creations.get(key), signal);
     if (this.#tasks.has(key)) throw taskExists(id);
+    this.#refuseNewer(key);
     expectMoves();
     const spec = specBytes(id, request.spec);
     const { launcher, options } = this.#runtime(request);
@@ -146,6 +149,7 @@ export class TaskManager {
   get(namespace: Namespace, id: ContainerId): Task {
     const key = keyOf(namespace, id);
     const task = this.#tasks.get(key) ?? this.#departed.get(key);
+    this.#refuseNewer(key);
     if (task?.visible !== true) throw notFound(`task ${id} not found: not found`);
     return task;
   }
@@ -190,9 +194,10 @@ export class TaskManager {
   async recover(): Promise<RecoverySummary> {
     const begin = performance.now();
     mkdirSync(this.#directory, { recursive: true, mode: 0o711 });
+    removeEmpty(this.#directory);
     const { bundles, remains, strangers } = listBundles(this.#directory);
     for (const path of strangers) this.#options.log.warn({ path }, 'not a task; left alone');
-    const known = bundles.map((bundle) => ({ bundle, bootstrap: bundle.readBootstrap() }));
+    const known = bundles.flatMap((bundle) => this.#read(bundle));
     const strays = this.#straySockets(new Set(known.map(({ bootstrap }) => bootstrap?.address)));
     const summary: RecoverySummary = { live: 0, unmet: 0, dead: 0, departed: 0, undone: 0, milliseconds: 0 };
     await Promise.all([
@@ -217,7 +222,8 @@ export class TaskManager {
         }
       }),
     ]);
-    await this.#sweep(strays);
+    // Where the shims of what a newer daemon has made listen is not known.
+    if (this.#newer.size === 0) await this.#sweep(strays);
     summary.milliseconds = Math.round(performance.now() - begin);
     return summary;
   }
@@ -313,6 +319,24 @@ export class TaskManager {
       .catch((error: unknown) => task.log.error({ err: error }, 'the files of a deleted task remain'))
       .finally(() => this.#removals.delete(removal));
     this.#removals.add(removal);
+  }
+
+  /** What a newer daemon has made is left alone, and the rest is served. */
+  #read(bundle: Bundle): { bundle: Bundle; bootstrap: Bootstrap | undefined }[] {
+    try {
+      // The exit's is looked at before anything is done as well.
+      if (bundle.readDead() === undefined) bundle.readExit();
+      return [{ bundle, bootstrap: bundle.readBootstrap() }];
+    } catch (error) {
+      this.#newer.set(keyOf(bundle.namespace, bundle.id), toRpcError(error));
+      this.#options.log.error({ path: bundle.path, error: messageOf(error) }, 'a task is left alone');
+      return [];
+    }
+  }
+
+  #refuseNewer(key: string): void {
+    const error = this.#newer.get(key);
+    if (error !== undefined) throw error;
   }
 
   #straySockets(claimed: ReadonlySet<string | undefined>): Set<string> {

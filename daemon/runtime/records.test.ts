@@ -6,7 +6,7 @@ import { formatExit, formatTime, parseExit, parseTime } from './exit.ts';
 
 test('an exit record is read as it was written, to the nanosecond', () => {
   const record = { pid: 4, status: 137, exitedAt: { seconds: 1700000000n, nanos: 5 }, published: true };
-  assert.deepEqual(parseExit(formatExit(record)), record);
+  assert.deepEqual(parseExit(formatExit(record), 'x'), record);
   assert.equal(formatTime(record.exitedAt), '2023-11-14T22:13:20.000000005Z');
 });
 
@@ -26,9 +26,9 @@ test('times of others are read: fewer digits, none, another zone', () => {
 test('a damaged exit record is none', () => {
   const good = formatExit({ pid: 4, status: 0, exitedAt: { seconds: 0n, nanos: 0 }, published: false });
   for (let length = 0; length < good.length - 2; length += 1)
-    assert.equal(parseExit(good.slice(0, length)), undefined);
+    assert.equal(parseExit(good.slice(0, length), 'x'), undefined);
   for (const text of ['null', '[]', '{"pid":-1}', good.replace('4', '"4"'), good.replace('4', '1e99')])
-    assert.equal(parseExit(text), undefined);
+    assert.equal(parseExit(text, 'x'), undefined);
 });
 
 test('a bootstrap record is read as it was written; a damaged one is none; a newer one is refused by its number', () => {
