@@ -1,4 +1,5 @@
 import { fileURLToPath } from 'node:url';
+import type { ForkOutcome } from './fork.ts';
 
 /** What the compiled addon exports. Private to this folder: the typed functions are in the files named after their noun. */
 interface Addon {
@@ -48,6 +49,7 @@ interface Addon {
   statfsType(path: string): number;
 
   fork(): number;
+  forkForLines(fd: number, watched: readonly string[]): ForkOutcome;
   exitNow(code: number): never;
   spawn(
     paths: readonly string[],

@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Duplex } from 'node:stream';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { Outcome } from './fork.fixture.ts';
 import { fork } from './native.ts';
@@ -114,4 +119,54 @@ test('a fork is refused where the child would hang: without --single-threaded, a
     unknown,
   ];
   assert.equal(message, 'fork: EINVAL: Invalid argument');
+});
+
+test('forks are made line by line, a changed file is told of before the next, and no child stays a zombie', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'moor-fork-'));
+  const watched = join(folder, 'watched');
+  const script = `
+    import { exitNow, forkForLines, getPid } from '${native}';
+    import { writeSync } from 'node:fs';
+    for (;;) {
+      const outcome = forkForLines(3, ['${watched}', '/not/there']);
+      if (outcome.kind === 'closed') exitNow(7);
+      writeSync(3, JSON.stringify({ ...outcome, pid: getPid(), same: getPid() === process.pid }) + '\\n');
+      if (outcome.kind === 'child') exitNow(0);
+    }
+  `;
+  const parent = spawn(process.execPath, [...flags, '--input-type=module', '-e', script], {
+    env: environment,
+    stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
+  });
+  try {
+    const ended = once(parent, 'exit');
+    const peer = parent.stdio[3] as Duplex;
+    const answers = createInterface({ input: peer })[Symbol.asyncIterator]();
+    const answer = async () => JSON.parse((await answers.next()).value as string) as Record<string, unknown>;
+    peer.write('one\ntwo\nthr');
+    const both = [await answer(), await answer()];
+    assert.deepEqual(new Set(both.map(({ line }) => line)), new Set(['one', 'two']));
+    peer.write('ee\n');
+    const third = await answer();
+    assert.equal(third['line'], 'three');
+    const children = [...both, third];
+    for (const child of children) assert.deepEqual([child['kind'], child['same']], ['child', true]);
+    assert.equal(new Set([parent.pid, ...children.map(({ pid }) => pid)]).size, 4);
+
+    writeFileSync(watched, 'there now');
+    peer.write('four\n');
+    const change = await answer();
+    assert.deepEqual([change['kind'], change['pid']], ['changed', parent.pid]);
+    assert.deepEqual((await answer())['line'], 'four', 'the line is not lost');
+
+    const offspring = () => readFileSync(`/proc/${parent.pid}/task/${parent.pid}/children`, 'latin1');
+    for (let tries = 0; offspring() !== '' && tries < 600; tries++) await delay(50);
+    assert.equal(offspring(), '');
+    peer.end();
+    peer.destroy();
+    assert.deepEqual(await ended, [7, null]);
+  } finally {
+    parent.kill('SIGKILL');
+    rmSync(folder, { recursive: true });
+  }
 });

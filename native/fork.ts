@@ -36,14 +36,43 @@ const STDERR = 2;
  * @throws EBUSY, EINVAL (above), EAGAIN and ENOMEM (fork(2)), Error without `--single-threaded`
  */
 export function fork(): number {
-  if (!process.execArgv.includes('--single-threaded')) {
-    throw new Error(
-      'fork needs node --single-threaded: without it the child waits for threads it does not have',
-    );
-  }
+  expectSingleThread();
   const pid = addon().fork();
   if (pid === 0) settleChild();
   return pid;
+}
+
+/** Why `forkForLines` has returned. */
+export type ForkOutcome =
+  /** This is a child, forked for this line. */
+  | { readonly kind: 'child'; readonly line: string }
+  /** There was no fork for this line. */
+  | { readonly kind: 'refused'; readonly line: string; readonly error: Error }
+  /** A file is not what it was; the line that came in is still to be read. */
+  | { readonly kind: 'changed' }
+  /** The other end is closed. Lines that nobody can be answered for are dropped. */
+  | { readonly kind: 'closed' };
+
+/**
+ * Forks, as `fork` does, once for each line that comes in on a stream socket, and reaps the children. Blocks: no JavaScript runs in
+ * the parent meanwhile, so that its heap stays as it is and its children go on sharing it. Returns in each child, and in the
+ * parent when there is something to see to; then call it again.
+ *
+ * @param watched paths of files that are looked at before each fork
+ * @throws EBUSY, EINVAL, Error as `fork` does
+ */
+export function forkForLines(fd: number, watched: readonly string[]): ForkOutcome {
+  expectSingleThread();
+  const outcome = addon().forkForLines(fd, watched);
+  if (outcome.kind === 'child') settleChild();
+  return outcome;
+}
+
+function expectSingleThread(): void {
+  if (process.execArgv.includes('--single-threaded')) return;
+  throw new Error(
+    'fork needs node --single-threaded: without it the child waits for threads it does not have',
+  );
 }
 
 /** Ends the process at once (_exit(2)): no 'exit' event, nothing flushed, no thread waited for. */

@@ -105,6 +105,11 @@ export class SealedRunc {
   }
 }
 
+/** Where runc may be: a change of one of these files may mean another runc. */
+export function runcPaths(): string[] {
+  return candidates(NAME);
+}
+
 /** As execvp(3) finds a program. @throws Error when there is none */
 function find(binary: string): string {
   const path = candidates(binary).find((candidate) => {

@@ -1,19 +1,10 @@
-import {
-  closeSync,
-  constants,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  readSync,
-  rmSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { childPids, fork, listenUnix, Poll, setChildSubreaper, setSid, waitPid } from '../native/native.ts';
+import { forkForLines, listenUnix, setChildSubreaper, setSid } from '../native/native.ts';
 import { messageOf } from '../ttrpc/errors.ts';
 import { Log } from './log.ts';
 import { Reaper } from './reaper.ts';
-import { SealedRunc } from './sealed-runc.ts';
+import { runcPaths, SealedRunc } from './sealed-runc.ts';
 import { warmUp } from './warm-up.ts';
 
 /** The descriptor that the template inherits its connection with the daemon as. */
@@ -43,8 +34,8 @@ export interface Forked extends ForkRequest {
 }
 
 /**
- * Waits with the shim's code loaded, and forks one shim for each line the daemon writes; answers with `{"sequence", "pid"}` or
- * `{"sequence", "error"}`. The process ends with the daemon's connection. Its shims live on.
+ * Waits with the shim's code loaded, and forks one shim for each line the daemon writes. The shim answers with `{"sequence", "pid"}`
+ * once it listens, or with `{"sequence", "error"}` and ends. The process ends with the daemon's connection. Its shims live on.
  *
  * @param scratch a directory for the warm-up
  * @returns once in each forked shim, and never in the template itself
@@ -52,66 +43,27 @@ export interface Forked extends ForkRequest {
 export async function serveTemplate(scratch: string): Promise<Forked> {
   await warmUp(scratch);
   let sealedRunc = await sealRunc(scratch);
-  let isSealing = false;
-  const { promise, resolve, reject } = Promise.withResolvers<Forked>();
-  let isTemplate = true;
-  const lines = new Lines();
-  const waiting: string[] = [];
-  const reap = () => {
-    for (const pid of childPids()) waitPid(pid);
-  };
-  process.on('SIGCHLD', reap);
-  const readRequests = () => {
-    const read = lines.read(DAEMON_FD);
-    if (read === undefined) process.exit(0);
-    waiting.push(...read);
-  };
-  const poll = new Poll(DAEMON_FD, 'readable', () => {
-    readRequests();
-    if (waiting.length > 0) setImmediate(forkNext);
-  });
-
-  // Not from the poll's own callback: what the loop has fetched along with that event would be handled by both processes.
-  function forkNext(): void {
-    if (!isTemplate || isSealing) return;
-    if (sealedRunc?.isCurrent === false) return renewRunc(sealedRunc);
-    // A daemon that has died meanwhile is not served any more: the next one knows nothing of the shim.
-    readRequests();
-    const line = waiting.shift();
-    if (line === undefined) return;
-    const forked = forkFor(line, sealedRunc);
-    if (forked === undefined) {
-      setImmediate(forkNext);
-      return;
-    }
-    isTemplate = false;
-    poll.close();
-    closeSync(DAEMON_FD);
-    process.off('SIGCHLD', reap);
-    try {
-      becomeOwnProcess(forked);
-      resolve(forked);
-    } catch (error) {
-      rmSync(forked.socket, { force: true });
-      reject(error);
+  for (;;) {
+    // No callback of the loop is under way then that would go on in the shim.
+    await new Promise(setImmediate);
+    const outcome = forkForLines(DAEMON_FD, runcPaths());
+    switch (outcome.kind) {
+      case 'child':
+        return becomeShim(JSON.parse(outcome.line) as ForkRequest, sealedRunc);
+      case 'refused': {
+        const { sequence } = JSON.parse(outcome.line) as ForkRequest;
+        answer({ sequence, error: messageOf(outcome.error) });
+        break;
+      }
+      case 'changed':
+        if (sealedRunc?.isCurrent === true) break;
+        sealedRunc?.close();
+        sealedRunc = await sealRunc(scratch);
+        break;
+      case 'closed':
+        process.exit(0);
     }
   }
-
-  /** Another runc was installed; no fork can be made while a child of this process is at work. */
-  function renewRunc(old: SealedRunc): void {
-    isSealing = true;
-    old.close();
-    // It would take the exit that is waited for.
-    process.off('SIGCHLD', reap);
-    void sealRunc(scratch).then((renewed) => {
-      sealedRunc = renewed;
-      isSealing = false;
-      process.on('SIGCHLD', reap);
-      reap();
-      setImmediate(forkNext);
-    });
-  }
-  return await promise;
 }
 
 /** @returns undefined where shims start runc as it is; why is in the log */
@@ -129,29 +81,20 @@ async function sealRunc(scratch: string): Promise<SealedRunc | undefined> {
   }
 }
 
-/** @returns the request in the shim, undefined in the template, which has answered the daemon */
-function forkFor(line: string, sealedRunc: SealedRunc | undefined): Forked | undefined {
-  const request = JSON.parse(line) as ForkRequest;
-  const { sequence } = request;
-  let listener: number;
-  let pid: number;
+/** @throws Error when this shim cannot be; the daemon has been told */
+function becomeShim(request: ForkRequest, sealedRunc: SealedRunc | undefined): Forked {
+  const { sequence, socket } = request;
+  let listener: number | undefined;
   try {
-    listener = listenUnix(request.socket, BACKLOG);
-    try {
-      pid = fork();
-    } catch (error) {
-      closeSync(listener);
-      throw error;
-    }
+    listener = listenUnix(socket, BACKLOG);
+    becomeOwnProcess(request);
   } catch (error) {
+    if (listener !== undefined) rmSync(socket, { force: true });
     answer({ sequence, error: messageOf(error) });
-    return undefined;
+    throw error;
   }
-  if (pid > 0) {
-    closeSync(listener);
-    answer({ sequence, pid });
-    return undefined;
-  }
+  answer({ sequence, pid: process.pid });
+  closeSync(DAEMON_FD);
   return { ...request, listener, sealedRunc };
 }
 
@@ -160,7 +103,7 @@ function answer(value: object): void {
   try {
     for (let written = 0; written < bytes.length;) written += writeSync(DAEMON_FD, bytes, written);
   } catch (error) {
-    // The daemon has died; the end of its connection is read next.
+    // The daemon has died. Its successor finds the bundle, asks the shim, and decides.
     if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error;
   }
 }
@@ -183,25 +126,4 @@ function becomeOwnProcess({ namespace, id, address, bundle, socket }: ForkReques
   }
   process.env['NAMESPACE'] = namespace;
   process.title = `moor-shim -namespace ${namespace} -id ${id} -address ${address}`;
-}
-
-/** Splits what is read into lines. */
-class Lines {
-  readonly #buffer = Buffer.alloc(16 * 1024);
-  #rest = '';
-
-  /** @returns complete lines, or undefined at the end of the stream */
-  read(fd: number): string[] | undefined {
-    let length: number;
-    try {
-      length = readSync(fd, this.#buffer);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return [];
-      throw error;
-    }
-    if (length === 0) return undefined;
-    const lines = (this.#rest + this.#buffer.toString('utf8', 0, length)).split('\n');
-    this.#rest = lines.pop() ?? '';
-    return lines;
-  }
 }

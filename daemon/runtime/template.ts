@@ -28,9 +28,24 @@ export interface TemplateOptions {
 }
 
 /**
- * Why these: see native/fork.ts. Few young objects live in a shim, so the space for them is kept small.
+ * What native/fork.ts asks for, and what keeps the shims from writing to memory that they share with the template:
+ *
+ * - Functions are compiled with their file, not in each shim that is first to call them.
+ * - No feedback is collected, as a call would write to its function's. The code of a shim is never hot enough to be optimized by it.
+ * - A container's start allocates less than the young generation holds, and the old one may grow: nothing is collected in a shim
+ *   that does little. What it can grow to is bounded.
  */
-const FORKABLE = ['--single-threaded', '--v8-pool-size=1', '--disable-sigusr1', '--max-semi-space-size=1'];
+const FORKABLE = [
+  '--single-threaded',
+  '--v8-pool-size=1',
+  '--disable-sigusr1',
+  '--no-lazy',
+  '--invocation-count-for-feedback-allocation=1000000',
+  '--min-semi-space-size=2',
+  '--max-semi-space-size=2',
+  '--initial-old-space-size=16',
+  '--max-old-space-size=256',
+];
 
 /** Milliseconds between two templates when one has died. */
 const PAUSE_MS = 1000;
