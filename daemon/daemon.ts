@@ -101,7 +101,7 @@ export class Daemon {
     // lmdb opens its file for every child as well, and whoever started the daemon may have left more open: shims live on and
     // must hold nothing of the daemon's.
     closeRange(FIRST_PRIVATE_FD, 'cloexec');
-    const exchange = new Exchange(log);
+    const exchange = new Exchange(log, join(config.state, 'events'));
     this.#opened.defer(() => exchange.close());
     const { database } = metadata;
     const { plugins } = config;

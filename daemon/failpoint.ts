@@ -68,7 +68,10 @@ export type PodContainerStep =
   | 'pod-container-unmounted'
   | 'pod-container-cleared';
 
-export type Step = PodContainerStep | RestartStep | TaskStep | ImageStep | NetworkStep;
+/** The same of an event's: kept, handed to the subscribers, and its bytes in the kernel's hands. */
+export type EventStep = 'event-recorded' | 'event-told' | 'event-passed-on';
+
+export type Step = PodContainerStep | RestartStep | TaskStep | ImageStep | NetworkStep | EventStep;
 
 interface Effect {
   readonly kind: 'kill' | 'fail';

@@ -47,6 +47,7 @@ export class Publisher {
   readonly #queue: Queued[] = [];
   readonly #subscribers = new Set<(envelope: Envelope) => void>();
   #client: TtrpcClient | undefined;
+  #latest: Timestamp = { seconds: 0n, nanos: 0 };
   #sending = false;
   #closed = false;
   #wake: (() => void) | undefined;
@@ -62,7 +63,7 @@ export class Publisher {
 
   /** Queues an event. Resolves when the daemon has acknowledged it, or it had to be dropped. */
   publish({ topic, event, expendable }: Event): Promise<void> {
-    const envelope: Envelope = { timestamp: now(), namespace: this.#namespace, topic, event };
+    const envelope: Envelope = { timestamp: this.#time(), namespace: this.#namespace, topic, event };
     for (const subscriber of this.#subscribers) subscriber(envelope);
     if (this.#address === '') return Promise.resolve();
     const { promise: acknowledged, resolve: acknowledge } = Promise.withResolvers<void>();
@@ -70,6 +71,15 @@ export class Publisher {
     this.#bound();
     void this.#send();
     return acknowledged;
+  }
+
+  /** The present, but never the same twice: by its time the daemon knows an event that it gets once more. */
+  #time(): Timestamp {
+    const time = now();
+    const { seconds, nanos } = this.#latest;
+    const isLater = time.seconds > seconds || (time.seconds === seconds && time.nanos > nanos);
+    this.#latest = isLater ? time : { seconds, nanos: nanos + 1 };
+    return this.#latest;
   }
 
   /** Tells every event from now on, until the returned function is called. */

@@ -70,18 +70,19 @@ suite('a killed shim', { peers: ['moord'] }, (rig) => {
   it('while the daemon is down: seen at the next start, all the same', async () => {
     const { ctr, daemon, peer } = rig;
     const before = holdings(daemon);
+    using events = EventStream.follow(daemon, ctr.namespace);
     await ctr.runDetached('orphan', ['/bin/sh', '-c', family]);
     await ctr.runDetached('sibling', ['/bin/sleep', '1000']);
+    await events.sees('sibling', '/tasks/start', { within: 30_000 });
     const sibling = await ctr.task('sibling');
     const shim = await shimOf('orphan');
     await daemon.kill9();
     await killProcess(shim);
     await daemon.start();
-    using events = EventStream.follow(daemon, ctr.namespace);
     await eventually('its processes are gone', () => containerPids(ctr.namespace, 'orphan').length === 0);
     if (peer === 'moord') {
       // containerd tells it to nobody: it cleans up before it serves.
-      const exit = await events.sees('orphan', '/tasks/exit');
+      const exit = await events.sees('orphan', '/tasks/exit', { within: 30_000 });
       assert.equal(exit.body['exit_status'], 137);
       assert.equal(events.of('orphan', '/tasks/exit').length, 1);
     }

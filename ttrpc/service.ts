@@ -50,6 +50,11 @@ export interface CallContext {
   readonly metadata: Metadata;
   /** The caller's process. 0 or undefined when it cannot be known: it has another pid namespace, its connection is gone, the wire does not tell. */
   readonly peerPid?: number | undefined;
+  /**
+   * Has a function called for each message of a stream of responses once the kernel has it, so that the caller gets it whatever becomes
+   * of this process. Undefined where the wire does not tell.
+   */
+  onSent?(sent: () => void): void;
 }
 
 /** What a caller may say about a call. */

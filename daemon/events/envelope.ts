@@ -4,7 +4,7 @@ import * as namespaces from '../../proto/gen/containerd/events/namespace.ts';
 import * as snapshots from '../../proto/gen/containerd/events/snapshot.ts';
 import * as tasks from '../../proto/gen/containerd/events/task.ts';
 import * as networks from '../../proto/gen/moor/events/network.ts';
-import type { Envelope } from '../../proto/gen/containerd/types/event.ts';
+import { Envelope } from '../../proto/gen/containerd/types/event.ts';
 import type { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { invalidArgument, messageOf } from '../../ttrpc/errors.ts';
 import { type Fields, present } from '../filters/filter.ts';
@@ -57,6 +57,23 @@ export function checkEnvelope(envelope: Envelope): void {
   if (envelope.timestamp === undefined) {
     throw invalidArgument('timestamp must be set on forwarded event: invalid argument');
   }
+}
+
+/** Topics of what happens to a process once, and tells its pid and the time of its end. */
+const FINAL_TOPICS: ReadonlySet<string> = new Set(['/tasks/exit', '/tasks/delete']);
+
+/**
+ * What makes two envelopes one event. A shim that got no answer sends the same envelope once more, and no publisher gives two of its
+ * events the same time. The end of a process may be told by its shim or by the daemon in its place, at different times: it is
+ * known by what it says.
+ */
+export function identityOf(envelope: Envelope): string {
+  const { namespace, topic, event } = envelope;
+  if (event !== undefined && FINAL_TOPICS.has(topic)) {
+    const { exitedAt } = decoded(event) as { exitedAt?: object };
+    if (exitedAt !== undefined) return `${namespace} ${topic} ${Buffer.from(event.value).toString('latin1')}`;
+  }
+  return Buffer.from(Envelope.encode(envelope).finish()).toString('latin1');
 }
 
 /** Fields of an envelope: `topic`, `namespace` and `event.<field>` with the field's name as in the event's contract. */

@@ -1,13 +1,18 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, rmSync, statSync, truncateSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
 import { ContainerCreate, ContainerUpdate } from '../../proto/gen/containerd/events/container.ts';
 import { TaskExit } from '../../proto/gen/containerd/events/task.ts';
 import type { Any } from '../../proto/gen/google/protobuf/any.ts';
-import { Code, type RpcError, isCode } from '../../ttrpc/errors.ts';
+import { Code, type RpcError, cancelled, isCode, unavailable } from '../../ttrpc/errors.ts';
 import type { Envelope } from './envelope.ts';
 import { Exchange } from './exchange.ts';
+import { peerOf } from './followers.ts';
 import { pack } from './pack.ts';
+import type { Subscription } from './subscription.ts';
 
 const silent = pino({ level: 'silent' });
 const forever = new AbortController().signal;
@@ -28,17 +33,8 @@ const take = async (events: AsyncIterable<Envelope>, count: number): Promise<Env
 const names = (envelopes: Envelope[]): string[] =>
   envelopes.map(({ event }) => ContainerCreate.decode(event!.value).id);
 
-/** An exchange whose API has been served for long. */
-const serving = (t: TestContext): Exchange => {
-  t.mock.timers.enable({ apis: ['setTimeout'] });
+test('every subscriber gets every event, in order', async () => {
   const exchange = new Exchange(silent);
-  exchange.serve();
-  t.mock.timers.tick(30_000);
-  return exchange;
-};
-
-test('every subscriber gets every event, in order', async (t) => {
-  const exchange = serving(t);
   const [one, two] = [exchange.subscribe([], forever), exchange.subscribe([], forever)];
   const early = take(one, 3);
   for (const id of ['a', 'b', 'c']) exchange.publish('ns', '/containers/create', created(id));
@@ -46,8 +42,8 @@ test('every subscriber gets every event, in order', async (t) => {
   assert.deepEqual(names(await take(two, 3)), ['a', 'b', 'c']);
 });
 
-test('a published event has its namespace, topic and time', async (t) => {
-  const exchange = serving(t);
+test('a published event has its namespace, topic and time', async () => {
+  const exchange = new Exchange(silent);
   const events = exchange.subscribe([], forever);
   const before = Date.now();
   exchange.publish('ns', '/containers/create', created('a'));
@@ -60,8 +56,8 @@ test('a published event has its namespace, topic and time', async (t) => {
   assert.ok(Math.abs(millis - before) < 1000);
 });
 
-test('a forwarded event is sent on as it is', async (t) => {
-  const exchange = serving(t);
+test('a forwarded event is sent on as it is', async () => {
+  const exchange = new Exchange(silent);
   const events = exchange.subscribe([], forever);
   const envelope = {
     timestamp: { seconds: 5n, nanos: 7 },
@@ -100,8 +96,8 @@ for (const [what, change, message] of [
   });
 }
 
-test('filters choose by topic, namespace and fields of the event', async (t) => {
-  const exchange = serving(t);
+test('filters choose by topic, namespace and fields of the event', async () => {
+  const exchange = new Exchange(silent);
   const exit = { containerId: 'a', id: 'exec', pid: 7, exitStatus: 137 };
   const labels = { 'com.example/x': 'y' };
   const chosen = async (...filters: string[]): Promise<string[]> => {
@@ -148,67 +144,147 @@ test('filters choose by topic, namespace and fields of the event', async (t) => 
   );
 });
 
-const OLD = 7;
-const OTHER = 8;
+/** This process, and what is not the same one: filters make two subscribers of it. */
+const SELF = peerOf(process.pid)!;
 
-test('what happened before the API was served is told first to clients that are back soon, once to each', async (t) => {
+/** A directory that several daemons have, one after the other. */
+const shared = (t: TestContext): string => {
+  const directory = mkdtempSync(join(tmpdir(), 'moor-events-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  return directory;
+};
+
+/** Takes events as a call does that has them sent. */
+const told = async (events: Subscription, count: number): Promise<string[]> => {
+  const taken = await take(events, count);
+  for (const _ of taken) events.passedOn();
+  return names(taken);
+};
+
+test('a subscriber that is back goes on where it was, also over several daemons', async (t) => {
+  const directory = shared(t);
+  const first = new Exchange(silent, directory);
+  const [one, two] = [first.subscribe([], forever, SELF), first.subscribe(['topic=="/y"'], forever, SELF)];
+  for (const id of ['a', 'b', 'c']) first.publish('ns', '/x', created(id));
+  first.publish('ns', '/y', created('d'));
+  assert.deepEqual(await told(one, 2), ['a', 'b']);
+  assert.deepEqual(await told(two, 1), ['d']);
+  // The first is never closed: it is killed.
+  const second = new Exchange(silent, directory);
+  second.publish('ns', '/x', created('e'));
+  const third = new Exchange(silent, directory);
+  const back = third.subscribe([], forever, SELF);
+  const again = third.subscribe(['topic=="/y"'], forever, SELF);
+  third.publish('ns', '/y', created('f'));
+  assert.deepEqual(await told(back, 4), ['c', 'd', 'e', 'f']);
+  assert.deepEqual(await told(again, 1), ['f']);
+});
+
+test('what a subscriber has been handed, and the kernel has not, is told again', async (t) => {
+  const directory = shared(t);
+  const first = new Exchange(silent, directory);
+  const events = first.subscribe([], forever, SELF);
+  for (const id of ['a', 'b']) first.publish('ns', '/x', created(id));
+  await take(events, 2);
+  events.passedOn();
+  const second = new Exchange(silent, directory);
+  assert.deepEqual(await told(second.subscribe([], forever, SELF), 1), ['b']);
+});
+
+test('a new subscriber is told what happens from then on, and so is one that had left, or comes late', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
-  const exchange = new Exchange(silent);
-  exchange.publish('ns', '/x', created('recovered'));
-  exchange.serve();
-  exchange.publish('ns', '/x', created('told live'));
+  const directory = shared(t);
+  const first = new Exchange(silent, directory);
+  const left = new AbortController();
+  for (const filters of [['late'], []]) first.subscribe(filters, forever, SELF);
+  first.subscribe(['topic=="/x"'], left.signal, SELF);
+  left.abort(cancelled('it has left'));
+  first.publish('ns', '/x', created('before'));
+  const second = new Exchange(silent, directory);
+  second.serve();
   t.mock.timers.tick(29_999);
-  const back = [
-    exchange.subscribe([], forever, OLD),
-    exchange.subscribe(['namespace==ns'], forever, OLD),
-    exchange.subscribe([], forever, OTHER),
-    exchange.subscribe([], forever, 0),
-  ];
-  const elsewhere = exchange.subscribe(['namespace==other'], forever, OTHER);
-  const again = exchange.subscribe([], forever, OLD);
+  const back = second.subscribe([], forever, SELF);
+  const other = second.subscribe(['topic~="^/"'], forever, SELF);
+  const gone = second.subscribe(['topic=="/x"'], forever, SELF);
+  const twin = second.subscribe([], forever, SELF);
   t.mock.timers.tick(1);
-  const late = exchange.subscribe(['late', 'namespace==ns'], forever, OLD);
-  exchange.publish('ns', '/x', created('live'));
-  exchange.publish('other', '/x', created('else'));
-  for (const events of back) assert.deepEqual(names(await take(events, 2)), ['recovered', 'live']);
-  assert.deepEqual(names(await take(elsewhere, 1)), ['else']);
-  assert.deepEqual(names(await take(again, 2)), ['live', 'else']);
-  assert.deepEqual(names(await take(late, 1)), ['live']);
+  const late = second.subscribe(['late'], forever, SELF);
+  second.publish('ns', '/x', created('live'));
+  assert.deepEqual(await told(back, 2), ['before', 'live']);
+  for (const events of [other, gone, twin]) assert.deepEqual(await told(events, 1), ['live']);
+  second.publish('ns', '/late', created('late'));
+  assert.equal(late.over, false);
+  assert.deepEqual(readdirSync(join(directory, 'subscribers')).length, 5, 'those who are gone are forgotten');
 });
 
-test('an end that comes before a client is back is told once it is, for 30 s', async (t) => {
-  t.mock.timers.enable({ apis: ['setTimeout'] });
+test('one whom the daemon leaves goes on with the next', async (t) => {
+  const directory = shared(t);
+  const first = new Exchange(silent, directory);
+  const stopping = new AbortController();
+  const events = first.subscribe([], stopping.signal, SELF);
+  stopping.abort(unavailable('the daemon is shutting down'));
+  assert.deepEqual(await take(events, 1), []);
+  first.publish('ns', '/x', created('after'));
+  first.close();
+  const second = new Exchange(silent, directory);
+  assert.deepEqual(await told(second.subscribe([], forever, SELF), 1), ['after']);
+});
+
+test('what a publisher sends once more is sent on once, by this daemon and the next', async (t) => {
+  const directory = shared(t);
+  const envelope = (nanos: number) => ({
+    timestamp: { seconds: 5n, nanos },
+    namespace: 'ns',
+    topic: '/tasks/paused',
+    event: created('a'),
+  });
+  const exitedAt = { seconds: 5n, nanos: 1 };
+  const exit = pack('TaskExit', TaskExit, { containerId: 'a', id: 'a', pid: 7, exitStatus: 3, exitedAt });
+  const first = new Exchange(silent, directory);
+  const events = first.subscribe([], forever, SELF);
+  for (const nanos of [1, 1, 2]) first.forward(envelope(nanos));
+  first.forward({ ...envelope(3), topic: '/tasks/exit', event: exit });
+  // In the place of a shim that is gone.
+  first.publish('ns', '/tasks/exit', exit);
+  const second = new Exchange(silent, directory);
+  second.forward(envelope(2));
+  second.publish('ns', '/tasks/exit', exit);
+  second.publish('ns', '/x', created('last'));
+  assert.equal(first.published, 3);
+  assert.equal(second.published, 1);
+  assert.equal((await take(events, 3)).length, 3);
+  const topics = (await take(second.subscribe([], forever, SELF), 4)).map(({ topic }) => topic);
+  assert.deepEqual(topics, ['/tasks/paused', '/tasks/paused', '/tasks/exit', '/x']);
+});
+
+test('many events are kept, but not all, and one that was cut off does no harm', async (t) => {
+  const directory = shared(t);
+  const first = new Exchange(silent, directory);
+  first.subscribe([], forever, SELF);
+  const event = { typeUrl: 'x', value: Buffer.alloc(1000) };
+  for (let i = 0; i < 5000; i += 1) first.publish('ns', `/x${i}`, event);
+  const files = join(directory, 'journal');
+  const bytes = readdirSync(files).reduce((sum, name) => sum + statSync(join(files, name)).size, 0);
+  assert.ok(bytes > 2 << 20 && bytes < 4 << 20, `${bytes} bytes`);
+  const newest = readdirSync(files)
+    .map(Number)
+    .sort((one, other) => other - one)[0];
+  truncateSync(join(files, `${newest}`), statSync(join(files, `${newest}`)).size - 1);
+  const second = new Exchange(silent, directory);
+  second.publish('ns', '/end', event);
+  const back = second.subscribe([], forever, SELF);
+  let previous = '';
+  for (;;) {
+    const [{ topic }] = (await take(back, 1)) as [Envelope];
+    if (topic === '/end') break;
+    if (previous !== '') assert.equal(Number(topic.slice(2)), Number(previous.slice(2)) + 1);
+    previous = topic;
+  }
+  assert.equal(previous, '/x4998', 'the last one was cut off');
+});
+
+test('a subscription ends with its signal', async () => {
   const exchange = new Exchange(silent);
-  exchange.serve();
-  exchange.publish('ns', '/tasks/start', created('start'));
-  exchange.publish('ns', '/tasks/exit', created('exit'));
-  exchange.publish('ns', '/tasks/oom', created('oom'));
-  const back = exchange.subscribe([], forever, OLD);
-  exchange.publish('ns', '/tasks/exit', created('live'));
-  assert.deepEqual(names(await take(back, 3)), ['exit', 'oom', 'live']);
-  t.mock.timers.tick(30_000);
-  const later = exchange.subscribe([], forever, OTHER);
-  exchange.publish('ns', '/tasks/start', created('live'));
-  assert.deepEqual(names(await take(later, 1)), ['live']);
-});
-
-test('a client that was started after the daemon is told only what happens from then on', async () => {
-  const exchange = new Exchange(silent);
-  exchange.publish('ns', '/tasks/exit', created('recovered'));
-  const early = exchange.subscribe([], forever);
-  exchange.serve();
-  exchange.publish('ns', '/tasks/exit', created('exit'));
-  const started = exchange.subscribe([], forever);
-  exchange.publish('ns', '/tasks/exit', created('live'));
-  assert.deepEqual(names(await take(early, 2)), ['exit', 'live']);
-  assert.deepEqual(names(await take(started, 1)), ['live']);
-  const back = exchange.subscribe([], forever, OLD);
-  assert.deepEqual(names(await take(back, 3)), ['recovered', 'exit', 'live'], 'kept for those who are back');
-  exchange.close();
-});
-
-test('a subscription ends with its signal', async (t) => {
-  const exchange = serving(t);
   const stop = new AbortController();
   const taken = take(exchange.subscribe([], stop.signal), 5);
   exchange.publish('ns', '/x', created('a'));
@@ -218,8 +294,8 @@ test('a subscription ends with its signal', async (t) => {
   assert.deepEqual(await take(exchange.subscribe([], stop.signal), 1), []);
 });
 
-test('a subscription ends when its reader leaves, and when the exchange closes', async (t) => {
-  const exchange = serving(t);
+test('a subscription ends when its reader leaves, and when the exchange closes', async () => {
+  const exchange = new Exchange(silent);
   const events = exchange.subscribe([], forever);
   exchange.publish('ns', '/x', created('a'));
   for await (const { topic } of events) {
@@ -236,8 +312,8 @@ for (const [what, size, count] of [
   ['by too many events', 1, 10_001],
   ['by too many bytes', 1 << 20, 65],
 ] as const) {
-  test(`a reader that falls behind ${what} is cut off, and holds up nobody`, async (t) => {
-    const exchange = serving(t);
+  test(`a reader that falls behind ${what} is cut off, and holds up nobody`, async () => {
+    const exchange = new Exchange(silent);
     const slow = exchange.subscribe([], forever);
     const quick = take(exchange.subscribe([], forever), count);
     const event = { typeUrl: 'x', value: Buffer.alloc(size) };

@@ -1,6 +1,9 @@
 /** One subscriber's queue. */
 import type { Envelope } from '../../proto/gen/containerd/types/event.ts';
-import { type RpcError, resourceExhausted } from '../../ttrpc/errors.ts';
+import { Code, type RpcError, isCode, resourceExhausted } from '../../ttrpc/errors.ts';
+import { reached } from '../failpoint.ts';
+import type { Follower } from './followers.ts';
+import type { Entry } from './journal.ts';
 
 /** What waits for one subscriber at most. One that is further behind has stopped reading. */
 const MAX_EVENTS = 10_000;
@@ -8,6 +11,9 @@ const MAX_BYTES = 64 << 20;
 
 /** Envelopes taken from a queue that is never empty before their room is. */
 const COMPACT_AFTER = 1024;
+
+/** Events that were not for a subscriber, before that is taken down. */
+const SKIPPED = 256;
 
 /** What one envelope takes beside its event's bytes, roughly. */
 const OVERHEAD_BYTES = 300;
@@ -21,17 +27,24 @@ export function weightOf(envelope: Envelope): number {
 export class Subscription implements AsyncIterableIterator<Envelope, undefined> {
   readonly #ended: (subscription: Subscription) => void;
   readonly #signal: AbortSignal;
-  #queue: Envelope[] = [];
+  readonly #follower: Follower | undefined;
+  /** Numbers of the events that the reader has, and has not yet said that it has passed on. */
+  readonly #underway: number[] = [];
+  #queue: Entry[] = [];
   #head = 0;
   #bytes = 0;
   #over = false;
   #failure: RpcError | undefined;
   #waiting: PromiseWithResolvers<IteratorResult<Envelope, undefined>>[] = [];
 
-  /** @param ended told once, as soon as the subscription takes nothing more */
-  constructor(signal: AbortSignal, ended: (subscription: Subscription) => void) {
+  /**
+   * @param ended told once, as soon as the subscription takes nothing more
+   * @param follower of a client, which is kept up to date by `passedOn`
+   */
+  constructor(signal: AbortSignal, ended: (subscription: Subscription) => void, follower?: Follower) {
     this.#signal = signal;
     this.#ended = ended;
+    this.#follower = follower;
     if (signal.aborted) this.#over = true;
     else signal.addEventListener('abort', this.#end, { once: true });
   }
@@ -40,14 +53,15 @@ export class Subscription implements AsyncIterableIterator<Envelope, undefined> 
     return this.#over;
   }
 
-  push(envelope: Envelope): void {
+  push(entry: Entry): void {
     if (this.#over) return;
+    const { envelope } = entry;
     const waiting = this.#waiting.shift();
     if (waiting !== undefined) {
-      waiting.resolve({ done: false, value: envelope });
+      waiting.resolve(this.#handed(entry));
       return;
     }
-    this.#queue.push(envelope);
+    this.#queue.push(entry);
     this.#bytes += weightOf(envelope);
     if (this.#queue.length - this.#head <= MAX_EVENTS && this.#bytes <= MAX_BYTES) return;
     this.#failure = resourceExhausted(
@@ -57,13 +71,13 @@ export class Subscription implements AsyncIterableIterator<Envelope, undefined> 
   }
 
   next(): Promise<IteratorResult<Envelope, undefined>> {
-    const envelope = this.#queue[this.#head];
-    if (envelope !== undefined) {
+    const entry = this.#queue[this.#head];
+    if (entry !== undefined) {
       this.#head += 1;
-      this.#bytes -= weightOf(envelope);
+      this.#bytes -= weightOf(entry.envelope);
       if (this.#head === this.#queue.length) this.#clear();
       else if (this.#head >= COMPACT_AFTER) this.#compact();
-      return Promise.resolve({ done: false, value: envelope });
+      return Promise.resolve(this.#handed(entry));
     }
     if (this.#failure !== undefined) {
       const failure = this.#failure;
@@ -76,6 +90,21 @@ export class Subscription implements AsyncIterableIterator<Envelope, undefined> 
     return waiting.promise;
   }
 
+  /** An event was none for this subscriber. That is taken down now and then, so that little has to be looked through afterwards. */
+  skip(sequence: number): void {
+    const isBusy = this.#underway.length > 0 || this.#queue.length > this.#head;
+    if (this.#follower === undefined || isBusy || this.#over) return;
+    if (sequence - this.#follower.told >= SKIPPED) this.#follower.tell(sequence);
+  }
+
+  /** The reader has passed one more event on to where it outlives the daemon. */
+  passedOn(): void {
+    const sequence = this.#underway.shift();
+    if (sequence === undefined || this.#over) return;
+    reached('event-passed-on');
+    this.#follower?.tell(sequence);
+  }
+
   return(): Promise<IteratorResult<Envelope, undefined>> {
     this.#end();
     return Promise.resolve({ done: true, value: undefined });
@@ -83,6 +112,11 @@ export class Subscription implements AsyncIterableIterator<Envelope, undefined> 
 
   [Symbol.asyncIterator](): this {
     return this;
+  }
+
+  #handed({ sequence, envelope }: Entry): IteratorResult<Envelope, undefined> {
+    if (this.#follower !== undefined) this.#underway.push(sequence);
+    return { done: false, value: envelope };
   }
 
   #compact(): void {
@@ -103,6 +137,10 @@ export class Subscription implements AsyncIterableIterator<Envelope, undefined> 
     this.#signal.removeEventListener('abort', this.#end);
     for (const { resolve } of this.#waiting) resolve({ done: true, value: undefined });
     this.#waiting = [];
+    // One whom the daemon leaves is going to come back.
+    const isLeft = this.#signal.aborted && isCode(this.#signal.reason, Code.Unavailable);
+    if (isLeft) this.#follower?.leave();
+    else this.#follower?.forget();
     this.#ended(this);
   };
 }

@@ -44,10 +44,11 @@ export class Answer {
   /**
    * Sends a message, whose memory is the stream's from now on.
    *
+   * @param sent called when the kernel has it; not when the stream fails before
    * @returns false when the caller should be waited for, which `drain` of the stream ends
    * @throws RpcError ResourceExhausted for one beyond the limit
    */
-  write(message: Uint8Array): boolean {
+  write(message: Uint8Array, sent?: () => void): boolean {
     const { length } = message;
     if (length > this.#limit)
       throw resourceExhausted(`trying to send message larger than max (${length} vs. ${this.#limit})`);
@@ -55,11 +56,12 @@ export class Answer {
     if (this.#isGone) return true;
     const stream = this.#stream;
     const header = frameHeader(length);
+    const written = sent && ((error?: Error | null) => void (error ?? sent()));
     if (length < WORTH_TWO_WRITES)
-      return stream.write(Buffer.concat([header, message], HEADER_BYTES + length));
+      return stream.write(Buffer.concat([header, message], HEADER_BYTES + length), written);
     stream.cork();
     stream.write(header);
-    const goesOn = stream.write(message);
+    const goesOn = stream.write(message, written);
     stream.uncork();
     return goesOn;
   }

@@ -17,6 +17,7 @@ export class OpenCall implements CallContext {
   #stopped: RpcError | undefined;
   #metadata: Metadata | undefined;
   #finished = false;
+  #sent: (() => void) | undefined;
   #isLate = false;
 
   constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, answer: Answer, waits: boolean) {
@@ -50,6 +51,15 @@ export class OpenCall implements CallContext {
 
   get peerPid(): number | undefined {
     return pidOfPeer(this.stream);
+  }
+
+  onSent(sent: () => void): void {
+    this.#sent = sent;
+  }
+
+  /** To be called when a message has been sent; undefined when nobody wants to know. */
+  get sent(): (() => void) | undefined {
+    return this.#sent;
   }
 
   /** Tells the implementation to end, and why. */

@@ -143,10 +143,11 @@ async function* requestsOf(
 /** A stream of responses, as fast as the caller takes them. */
 async function send(
   responses: AsyncIterator<unknown>,
-  { signal, stream, answer }: OpenCall,
+  call: OpenCall,
   definition: MethodDefinition,
   observed: ObservedCall | undefined,
 ): Promise<void> {
+  const { signal, stream, answer } = call;
   const waiting = new Interruptible(signal);
   let done = false;
   try {
@@ -160,7 +161,7 @@ async function send(
         done = true;
         return;
       }
-      if (!answer.write(encode(definition, result.value))) await waiting.wait(drained(stream));
+      if (!answer.write(encode(definition, result.value), call.sent)) await waiting.wait(drained(stream));
       observed?.sent();
       next = responses.next();
     }

@@ -1,9 +1,9 @@
 import { EventsDefinition } from '../../proto/gen/containerd/services/events.ts';
 import { invalidArgument } from '../../ttrpc/errors.ts';
 import type { Exchange } from '../events/exchange.ts';
+import { peerOf } from '../events/followers.ts';
 import { namespaceOf } from '../grpc/context.ts';
 import { type Service, service } from '../grpc/server.ts';
-import { isOlder } from '../process-age.ts';
 
 export function eventsService(exchange: Exchange): Service {
   return service(EventsDefinition, {
@@ -20,11 +20,10 @@ export function eventsService(exchange: Exchange): Service {
     },
 
     // Every namespace's: clients narrow it down by filters, as `ctr events` does not.
-    subscribe: ({ filters }, { signal, peerPid }) => exchange.subscribe(filters, signal, returning(peerPid)),
+    subscribe({ filters }, context) {
+      const subscription = exchange.subscribe(filters, context.signal, peerOf(context.peerPid));
+      context.onSent?.(() => subscription.passedOn());
+      return subscription;
+    },
   });
-}
-
-/** A client whose age cannot be known is taken for one that is back: being told of an end twice is better than never. */
-function returning(pid = 0): number | undefined {
-  return pid === 0 || isOlder(pid) ? pid : undefined;
 }

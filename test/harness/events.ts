@@ -30,8 +30,8 @@ export class EventStream implements Disposable {
   }
 
   /**
-   * Subscribes from this process without waiting until the subscription stands, and anew whenever the daemon is back. The test is older
-   * than a daemon that it starts, so it is told what it missed. Only events about containers and tasks have a body.
+   * Subscribes from this process without waiting until the subscription stands, and anew whenever the daemon is back, which then tells what
+   * was missed. Only events about containers and tasks have a body.
    */
   static follow(daemon: { connect(): Connection }, namespace: string): EventStream {
     const stream = new EventStream(namespace);

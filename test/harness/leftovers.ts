@@ -78,7 +78,10 @@ function specialFiles(directory: string): [kind: string, path: string][] {
 function numbered(targets: string[]): string[] {
   const counts = new Map<string, number>();
   return targets.map((target) => {
-    const kind = target.replace(/\[\d+\]$/, '').replace(/^\/proc\/\d+/, '/proc/<pid>');
+    const kind = target
+      .replace(/\[\d+\]$/, '')
+      .replace(/^\/proc\/\d+/, '/proc/<pid>')
+      .replace(/(\/events\/\w+)\/\d+/, '$1/<number>');
     const count = (counts.get(kind) ?? 0) + 1;
     counts.set(kind, count);
     return `${kind} #${count}`;

@@ -8,10 +8,8 @@ export interface Seed {
   pick<T>(choices: readonly T[]): T;
 }
 
-/** A generator (mulberry32) whose seed is shown with the test. */
-export function seeded(context: TestContext): Seed {
-  const seed = Number(process.env['TEST_SEED'] ?? (Date.now() ^ process.pid) & 0x7fffffff);
-  context.diagnostic(`TEST_SEED=${seed}`);
+/** The same choices for the same number, for ever (mulberry32). */
+export function choicesOf(seed: number): Seed {
   let state = seed;
   const fraction = () => {
     state = (state + 0x6d2b79f5) | 0;
@@ -23,4 +21,11 @@ export function seeded(context: TestContext): Seed {
     next: (below) => fraction() * below,
     pick: (choices) => choices[Math.floor(fraction() * choices.length)] as (typeof choices)[number],
   };
+}
+
+/** Choices whose seed is shown with the test. */
+export function seeded(context: TestContext): Seed {
+  const seed = Number(process.env['TEST_SEED'] ?? (Date.now() ^ process.pid) & 0x7fffffff);
+  context.diagnostic(`TEST_SEED=${seed}`);
+  return choicesOf(seed);
 }

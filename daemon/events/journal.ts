@@ -1,0 +1,152 @@
+/**
+ * The latest events on disk, so that the daemon after this one knows what has been published: it goes on where this one ended for
+ * each subscriber (`followers.ts`), and does not publish again what a shim sends once more because it got no answer.
+ *
+ * It is in the state directory and never synced: what a killed process has written is there, and a reboot ends all subscribers and
+ * shims as well. Segments are files named by the number of their first event; events are counted from the first of the
+ * installation's life since the last reboot.
+ */
+import { closeSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { Envelope } from '../../proto/gen/containerd/types/event.ts';
+import { messageOf } from '../../ttrpc/errors.ts';
+import type { Logger } from '../log.ts';
+import { identityOf } from './envelope.ts';
+
+/** The first bytes of each segment. Others are of another version, and not read. */
+const MAGIC = Buffer.from('moor-events 1\n');
+const LENGTH_BYTES = 4;
+
+/** A segment that is longer is followed by the next. */
+const SEGMENT_BYTES = 256 << 10;
+/** Segments kept: some ten thousand events. */
+const SEGMENTS = 12;
+/** Identities remembered: a shim repeats its last event only, and one daemon has some thousand shims at most. */
+const REMEMBERED = 4096;
+
+/** An event and its place among all. */
+export interface Entry {
+  readonly sequence: number;
+  readonly envelope: Envelope;
+}
+
+export class Journal {
+  readonly #directory: string;
+  readonly #log: Logger;
+  readonly #published = new Set<string>();
+  #segments: number[];
+  #fd: number | undefined;
+  #length = 0;
+  #last: number;
+  #broken = false;
+
+  /** Reads what the daemon before has left in the directory, which is made if need be. */
+  constructor(directory: string, log: Logger) {
+    this.#directory = directory;
+    this.#log = log;
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    this.#segments = readdirSync(directory)
+      .filter((name) => /^\d+$/.test(name))
+      .map(Number)
+      .sort((one, other) => one - other);
+    this.#last = (this.#segments[0] ?? 1) - 1;
+    // The last of them may have been begun by a daemon that was killed before it published much.
+    for (const first of this.#segments.slice(-2)) {
+      for (const { sequence, envelope } of this.#read(first)) {
+        this.#last = sequence;
+        this.#remember(identityOf(envelope));
+      }
+    }
+  }
+
+  /** The number of the last event; 0 before the first. */
+  get last(): number {
+    return this.#last;
+  }
+
+  /** Whether the event has been published before, by this daemon or the one before it. */
+  has(envelope: Envelope): boolean {
+    return this.#published.has(identityOf(envelope));
+  }
+
+  /** Takes an event down, and returns its number. A disk that is full costs those who come back this event, and nobody else. */
+  append(envelope: Envelope): number {
+    this.#last += 1;
+    this.#remember(identityOf(envelope));
+    try {
+      const bytes = Envelope.encode(envelope).finish();
+      const record = Buffer.allocUnsafe(LENGTH_BYTES + bytes.length);
+      record.writeUInt32BE(bytes.length);
+      record.set(bytes, LENGTH_BYTES);
+      this.#write(record);
+      this.#broken = false;
+    } catch (error) {
+      if (!this.#broken) this.#log.warn({ error: messageOf(error) }, 'events cannot be kept for subscribers');
+      this.#broken = true;
+      // A record may be there in part: the next one begins a segment.
+      this.#closeSegment();
+    }
+    return this.#last;
+  }
+
+  /** The events behind the one of that number, as far as they are kept. */
+  *after(sequence: number): Generator<Entry> {
+    const from = this.#segments.findLastIndex((first) => first <= sequence + 1);
+    for (const first of this.#segments.slice(Math.max(from, 0))) {
+      for (const entry of this.#read(first)) if (entry.sequence > sequence) yield entry;
+    }
+  }
+
+  close(): void {
+    this.#closeSegment();
+  }
+
+  #remember(identity: string): void {
+    this.#published.add(identity);
+    if (this.#published.size <= REMEMBERED) return;
+    const [oldest] = this.#published;
+    this.#published.delete(oldest!);
+  }
+
+  #write(record: Buffer): void {
+    if (this.#fd === undefined || this.#length > SEGMENT_BYTES) this.#openSegment();
+    const written = writeSync(this.#fd!, record);
+    this.#length += written;
+    if (written < record.length) throw new Error(`${written} of ${record.length} bytes were written`);
+  }
+
+  #openSegment(): void {
+    this.#closeSegment();
+    const first = this.#last;
+    this.#fd = openSync(join(this.#directory, String(first)), 'w', 0o600);
+    this.#length = writeSync(this.#fd, MAGIC);
+    this.#segments = [...this.#segments.filter((other) => other !== first), first];
+    while (this.#segments.length > SEGMENTS)
+      rmSync(join(this.#directory, String(this.#segments.shift()!)), { force: true });
+  }
+
+  #closeSegment(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+  }
+
+  /** What is whole in a segment: the daemon may have been killed, or the disk been full, within the last record. */
+  *#read(first: number): Generator<Entry> {
+    let bytes: Buffer;
+    try {
+      bytes = readFileSync(join(this.#directory, String(first)));
+    } catch (error) {
+      this.#log.warn({ error: messageOf(error) }, 'some of the latest events cannot be read');
+      return;
+    }
+    if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) return;
+    let sequence = first;
+    for (let at = MAGIC.length; at + LENGTH_BYTES <= bytes.length; sequence += 1) {
+      const begin = at + LENGTH_BYTES;
+      const end = begin + bytes.readUInt32BE(at);
+      if (end > bytes.length) return;
+      yield { sequence, envelope: Envelope.decode(bytes.subarray(begin, end)) };
+      at = end;
+    }
+  }
+}
