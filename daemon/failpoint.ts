@@ -42,6 +42,25 @@ export type ImageStep =
   | 'blob-removed'
   | 'snapshot-removed';
 
+/** The same of a pod's, while it is made, stopped and removed. */
+export type PodStep =
+  | 'pod-recorded'
+  | 'pod-files-made'
+  | 'pod-netns-made'
+  | 'pod-attached'
+  | 'pod-registered'
+  | 'pod-snapshot-made'
+  | 'pod-task-created'
+  | 'pod-task-started'
+  | 'pod-ready'
+  | 'pod-ended'
+  | 'pod-task-deleted'
+  | 'pod-detached'
+  | 'pod-netns-removed'
+  | 'pod-stopped'
+  | 'pod-removing'
+  | 'pod-cleared';
+
 /** The same of networks and their links. */
 export type NetworkStep =
   | 'network-recorded'
@@ -71,7 +90,7 @@ export type PodContainerStep =
 /** The same of an event's: kept, handed to the subscribers, and its bytes in the kernel's hands. */
 export type EventStep = 'event-recorded' | 'event-told' | 'event-passed-on';
 
-export type Step = PodContainerStep | RestartStep | TaskStep | ImageStep | NetworkStep | EventStep;
+export type Step = PodStep | PodContainerStep | RestartStep | TaskStep | ImageStep | NetworkStep | EventStep;
 
 interface Effect {
   readonly kind: 'kill' | 'fail';

@@ -19,3 +19,4 @@ export * from './mount-aside.ts';
 export * from './shift-owners.ts';
 export * from './tree.ts';
 export * from './subvolume.ts';
+export * from './pause.ts';

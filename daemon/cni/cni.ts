@@ -6,7 +6,7 @@ import { parseLinkName } from '../network/names.ts';
 import { ProgramLock } from '../program-lock.ts';
 import { AttachmentCache, type Cached } from './cache.ts';
 import { type NetworkList, type PluginConfig, isAtLeast, isName } from './network-list.ts';
-import { type Attachment, Plugins } from './plugin.ts';
+import { type Attachment, DEFAULT_TIMEOUT_MS, Plugins } from './plugin.ts';
 import { type RawResult, type Result, resultOf } from './result.ts';
 
 export interface CniOptions {
@@ -17,12 +17,14 @@ export interface CniOptions {
   /** A file by which a new daemon waits for the plugins of the one before it. */
   readonly lock: string;
   readonly log: Logger;
+  /** Milliseconds that a plugin is given. */
+  readonly timeout?: number;
 }
 
 /** CHECK came with this version, and that DEL is told the result. */
 const CHECK_SINCE = '0.4.0';
-/** Plugins of the daemon before may take as long as they are given. */
-const PATIENCE_MS = 130_000;
+/** Plugins of the daemon before may take as long as they were given, and this much longer, in milliseconds. */
+const PATIENCE_MS = 10_000;
 
 export class Cni {
   readonly #plugins: Plugins;
@@ -33,14 +35,15 @@ export class Cni {
 
   private constructor(options: CniOptions, lock: ProgramLock) {
     this.#lock = lock;
-    this.#plugins = new Plugins(options.plugins, lock);
+    this.#plugins = new Plugins(options.plugins, lock, options.timeout);
     this.#cache = new AttachmentCache(options.cache);
     this.#log = options.log;
   }
 
   /** Waits for the plugins of the daemon before. What it had not finished is for `recover`. */
   static async open(options: CniOptions): Promise<Cni> {
-    return new Cni(options, await ProgramLock.take(options.lock, PATIENCE_MS));
+    const { lock, timeout = DEFAULT_TIMEOUT_MS } = options;
+    return new Cni(options, await ProgramLock.take(lock, timeout + PATIENCE_MS));
   }
 
   close(): void {
@@ -100,6 +103,17 @@ export class Cni {
           : { ...cached, attachment: { ...cached.attachment, netns: attachment.netns } },
       );
     });
+  }
+
+  /**
+   * Detaches a container from everything that it is attached to, or was about to be, whatever has become of the configurations.
+   *
+   * @param netns the path of its network namespace; empty when that is gone
+   * @throws RpcError with the failure of the first plugin that cannot; it can be repeated
+   */
+  async detach(containerId: string, netns: string): Promise<void> {
+    for (const { list, attachment } of this.#cache.list(containerId))
+      await this.remove(list, { ...attachment, netns });
   }
 
   /**

@@ -32,8 +32,8 @@ export interface Attachment {
 /** What a plugin prints can be no longer. */
 const MAX_ANSWER_BYTES = 1 << 20;
 
-/** A plugin may talk to other hosts; then it is killed. */
-const TIMEOUT_MS = 120_000;
+/** Milliseconds that a plugin is given, which may talk to other hosts; then it is killed. */
+export const DEFAULT_TIMEOUT_MS = 120_000;
 
 /** Variables that are meant for the daemon. */
 const NOT_FOR_PLUGINS = ['NOTIFY_SOCKET', 'LISTEN_FDS', 'LISTEN_PID', 'LISTEN_FDNAMES'];
@@ -53,11 +53,16 @@ const KINDS: { readonly [code: number]: (message: string, cause?: unknown) => Rp
 export class Plugins {
   readonly #directories: readonly string[];
   readonly #lock: ProgramLock;
+  readonly #timeout: number;
 
-  /** @param directories where plugins are looked for, in this order */
-  constructor(directories: readonly string[], lock: ProgramLock) {
+  /**
+   * @param directories where plugins are looked for, in this order
+   * @param timeout milliseconds that each is given
+   */
+  constructor(directories: readonly string[], lock: ProgramLock, timeout = DEFAULT_TIMEOUT_MS) {
     this.#directories = directories;
     this.#lock = lock;
+    this.#timeout = timeout;
   }
 
   /**
@@ -85,12 +90,12 @@ export class Plugins {
       reject: false,
       cleanup: false,
       maxBuffer: MAX_ANSWER_BYTES,
-      timeout: TIMEOUT_MS,
+      timeout: this.#timeout,
       killSignal: 'SIGKILL',
     });
     const about = `CNI plugin ${type}: ${command}`;
     if (!result.failed) return answerOf(result.stdout ?? '', about);
-    if (result.timedOut) throw deadlineExceeded(`${about} has not ended after ${TIMEOUT_MS / 1000} s`);
+    if (result.timedOut) throw deadlineExceeded(`${about} has not ended after ${this.#timeout / 1000} s`);
     throw failureOf(result.stdout ?? '', about, result.stderr?.trim() || (result.shortMessage ?? 'failed'));
   }
 

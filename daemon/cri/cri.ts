@@ -11,9 +11,11 @@ import type { MetadataStore } from '../metadata/store.ts';
 import { Kind } from '../metadata/schema.ts';
 import type { TaskManager } from '../runtime/manager.ts';
 import { ContainerEvents } from './events.ts';
+import { Exits } from './exits.ts';
 import { LocalImages } from './local-images.ts';
 import { PodNetworks } from './network.ts';
 import { Pod, PodContainer } from './pod.ts';
+import { recoverPods } from './recovery.ts';
 import { Registry } from './registry.ts';
 import type { CriSettings } from './settings.ts';
 
@@ -47,11 +49,13 @@ export class Cri implements CriOptions, AsyncDisposable {
   readonly pods: Registry<Pod>;
   readonly containers: Registry<PodContainer>;
   readonly images: LocalImages;
-  readonly networks = new PodNetworks();
+  readonly networks: PodNetworks;
   readonly events = new ContainerEvents();
   /** What changes a pod or a container is done one after the other, by its id. */
   readonly turns = new Turns();
+  readonly #exits: Exits;
   readonly #closing = new AbortController();
+  #recovered: Promise<void> = Promise.resolve();
 
   private constructor(options: CriOptions) {
     const { database } = options.metadata;
@@ -71,13 +75,32 @@ export class Cri implements CriOptions, AsyncDisposable {
       type: PodContainer,
     });
     this.images = new LocalImages(options.distribution);
+    this.networks = new PodNetworks({
+      settings: options.settings.cni,
+      root: this.root,
+      state: this.state,
+      log: options.log,
+    });
+    this.#exits = new Exits(this);
   }
 
-  /** Reads what there is. Tasks are known by then. */
+  /** Reads what there is and learns what has ended meanwhile. Tasks are known by then. What was half-done is seen to in the background. */
   static async open(options: CriOptions): Promise<Cri> {
     const cri = new Cri(options);
     for (const directory of [cri.root, cri.state]) mkdirSync(directory, { recursive: true, mode: 0o711 });
+    await cri.#exits.start();
+    cri.#recovered = recoverPods(cri);
     return cri;
+  }
+
+  /** Resolves when what a daemon before this one had begun is undone or finished, and names that it had reserved are free. */
+  get recovered(): Promise<void> {
+    return this.#recovered;
+  }
+
+  /** The containers of a pod. */
+  containersOf(podId: string): PodContainer[] {
+    return this.containers.list().filter((container) => container.podId === podId);
   }
 
   /** Aborted when the daemon stops. */
@@ -87,6 +110,7 @@ export class Cri implements CriOptions, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
+    await this.#exits.settled();
     this.networks.close();
   }
 

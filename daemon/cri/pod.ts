@@ -6,8 +6,12 @@ import type { Pod, PodContainer } from '../../proto/gen/moor/metadata/pod.ts';
 import {
   type ContainerMetadata,
   ContainerState,
+  NamespaceMode,
+  NamespaceOption,
+  type PodSandboxConfig,
   type PodSandboxMetadata,
   PodSandboxState,
+  type UserNamespace,
 } from '../../proto/gen/runtime/v1/api.ts';
 import type { Timestamp } from '../../proto/gen/google/protobuf/timestamp.ts';
 
@@ -40,6 +44,17 @@ export const Annotation = {
   ContainerName: 'io.kubernetes.cri.container-name',
   ImageName: 'io.kubernetes.cri.image-name',
 } as const;
+
+/** The namespaces that the pod shares and those that it does not; what is left out is the pod's. */
+export function namespacesOf({ linux }: PodSandboxConfig): NamespaceOption {
+  return linux?.securityContext?.namespaceOptions ?? NamespaceOption.fromPartial({});
+}
+
+/** The mappings of the pod's user namespace; undefined when it has the node's. */
+export function userNamespaceOf(config: PodSandboxConfig): UserNamespace | undefined {
+  const { usernsOptions } = namespacesOf(config);
+  return usernsOptions?.mode === NamespaceMode.POD ? usernsOptions : undefined;
+}
 
 /** The name that is reserved for a pod. */
 export function podName({ name, namespace, uid, attempt }: PodSandboxMetadata): string {

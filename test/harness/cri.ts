@@ -1,7 +1,7 @@
 /** Kubernetes' side of the CRI: a daemon with a network of CNI plugins and an image, and what a kubelet says to it. */
 import { execFileSync } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import {
   type ContainerConfig,
@@ -80,6 +80,8 @@ export class Kubelet implements AsyncDisposable {
       config: `[cri]\n${cri}\n[cri.cni]\nconf_dir = "${configurations}"\nbin_dirs = ["${join(home, 'bin')}", "${PLUGINS}"]\n${config}`,
       env,
     });
+    // Whoever is root in a user namespace has to get to its files.
+    chmodSync(daemon.directory, 0o711);
     daemon.use({
       async [Symbol.asyncDispose]() {
         rmSync(home, { recursive: true, force: true });

@@ -1,0 +1,117 @@
+/** Hears of the ends of pods' and containers' processes and writes them down. */
+import { TaskExit, TaskOOM } from '../../proto/gen/containerd/events/task.ts';
+import { Status } from '../../proto/gen/containerd/types/task.ts';
+import { messageOf } from '../../ttrpc/errors.ts';
+import type { Envelope } from '../events/envelope.ts';
+import { EXIT_TOPIC } from '../runtime/notices.ts';
+import { timestampNow } from '../timestamp.ts';
+import { UNKNOWN_EXIT, recordExit } from './container-end.ts';
+import type { Cri } from './cri.ts';
+import { now } from './pod-life.ts';
+import { KUBERNETES } from './registry.ts';
+import { taskOf } from './remains.ts';
+
+const OOM_TOPIC = '/tasks/oom';
+/** Milliseconds that a shim has to say how its container is. */
+const STATE_TIMEOUT_MS = 10_000;
+
+export class Exits {
+  readonly #cri: Cri;
+  /** What is being written down. */
+  readonly #busy = new Set<Promise<void>>();
+  #listening: Promise<void> | undefined;
+
+  constructor(cri: Cri) {
+    this.#cri = cri;
+  }
+
+  /** Listens from now on, and finds out what has ended before. */
+  async start(): Promise<void> {
+    this.#listening = this.#listen();
+    await this.reconcile();
+  }
+
+  /** Resolves when nothing is being written any more. The daemon is closing. */
+  async settled(): Promise<void> {
+    await this.#listening;
+    await Promise.all(this.#busy);
+  }
+
+  /** Compares every pod and container that should have a process with what its task says. */
+  async reconcile(): Promise<void> {
+    const { pods, containers } = this.#cri;
+    const alive = [...pods.list(), ...containers.list()].filter(({ state }) =>
+      ['ready', 'running'].includes(state?.$case ?? ''),
+    );
+    await Promise.all(alive.map(({ id }) => this.#ask(id)));
+  }
+
+  async #listen(): Promise<void> {
+    const { exchange, closing, log } = this.#cri;
+    const filters = [EXIT_TOPIC, OOM_TOPIC].map((topic) => `namespace==${KUBERNETES},topic=="${topic}"`);
+    while (!closing.aborted) {
+      try {
+        for await (const envelope of exchange.subscribe(filters, closing)) this.#hear(envelope);
+        return;
+      } catch (error) {
+        log.warn({ error: messageOf(error) }, 'events of pods have been missed');
+        void this.#track(this.reconcile());
+      }
+    }
+  }
+
+  #hear({ topic, event }: Envelope): void {
+    if (event === undefined) return;
+    try {
+      if (topic === OOM_TOPIC) {
+        const { containerId } = TaskOOM.decode(event.value);
+        void this.#track(this.#outOfMemory(containerId));
+        return;
+      }
+      const { containerId, id, exitStatus: status, exitedAt = timestampNow() } = TaskExit.decode(event.value);
+      if (id === containerId) void this.#track(this.#ended(id, { status, exitedAt }));
+    } catch (error) {
+      // Clients can publish what they like under any topic.
+      this.#cri.log.debug({ error: messageOf(error), topic }, 'an event cannot be read');
+    }
+  }
+
+  async #outOfMemory(id: string): Promise<void> {
+    await this.#cri.containers.changeIfThere(id, (container) => ({ ...container, oomKilled: true }));
+  }
+
+  async #ended(
+    id: string,
+    exit: { status: number; exitedAt: ReturnType<typeof timestampNow> },
+  ): Promise<void> {
+    const cri = this.#cri;
+    const pod = await cri.pods.changeIfThere(id, (pod) =>
+      pod.state?.$case === 'ready' ? { ...pod, state: { $case: 'ended', value: { at: now() } } } : pod,
+    );
+    if (pod === undefined) await recordExit(cri, id, exit);
+  }
+
+  async #ask(id: string): Promise<void> {
+    const task = taskOf(this.#cri, id);
+    const lost = { status: UNKNOWN_EXIT, exitedAt: timestampNow() };
+    if (task === undefined) return this.#ended(id, lost);
+    const signal = AbortSignal.any([this.#cri.closing, AbortSignal.timeout(STATE_TIMEOUT_MS)]);
+    try {
+      const { status, exitStatus = 0, exitedAt } = await task.state('', signal);
+      if (status === Status.STOPPED)
+        await this.#ended(id, { status: exitStatus, exitedAt: { ...lost.exitedAt, ...exitedAt } });
+    } catch (error) {
+      this.#cri.log.warn({ id, error: messageOf(error) }, 'a container of a pod does not say how it is');
+    }
+  }
+
+  async #track(work: Promise<void>): Promise<void> {
+    const noted = work.catch((error: unknown) => {
+      if (!this.#cri.closing.aborted)
+        this.#cri.log.error({ err: error }, 'the end of a container cannot be written down');
+    });
+    this.#busy.add(noted);
+    await noted;
+    this.#busy.delete(noted);
+  }
+}
