@@ -1,26 +1,86 @@
 /** `runtime.v1.ImageService`: images as kubelet has them. */
-import { unimplemented } from '../../ttrpc/errors.ts';
+import type { Image, ImageFilter, ImageSpec } from '../../proto/gen/runtime/v1/api.ts';
+import { Code, invalidArgument, isCode } from '../../ttrpc/errors.ts';
 import type { Cri, ImageCalls } from './cri.ts';
+import { pullImage } from './image-pull.ts';
+import { ImageUsage } from './image-usage.ts';
+import type { LocalImage } from './local-images.ts';
+import { KUBERNETES } from './registry.ts';
 
-export function imageCalls(_cri: Cri): ImageCalls {
+/** Images in one message of a stream. */
+const CHUNK = 100;
+
+export function imageCalls(cri: Cri): ImageCalls {
+  const usage = new ImageUsage(cri);
   return {
-    async listImages() {
-      throw unimplemented('listImages is not served yet');
+    async listImages({ filter }) {
+      return { images: (await selected(cri, filter)).map(toImage) };
     },
-    streamImages() {
-      throw unimplemented('streamImages is not served yet');
+    async *streamImages({ filter }) {
+      const images = (await selected(cri, filter)).map(toImage);
+      for (let from = 0; from < images.length; from += CHUNK)
+        yield { images: images.slice(from, from + CHUNK) };
     },
-    async imageStatus() {
-      throw unimplemented('imageStatus is not served yet');
+    async imageStatus({ image, verbose }) {
+      const found = await cri.images.find(named(image));
+      // What is not there is no error: kubelet pulls it then.
+      if (found === undefined) return { info: {} };
+      const info = { chainID: found.chainId, imageSpec: found.document };
+      return { image: toImage(found), info: verbose ? { info: JSON.stringify(info) } : {} };
     },
-    async pullImage() {
-      throw unimplemented('pullImage is not served yet');
+    async pullImage({ image, auth }, { signal }) {
+      return { imageRef: await pullImage(cri, named(image), auth, signal) };
     },
-    async removeImage() {
-      throw unimplemented('removeImage is not served yet');
+    async removeImage({ image }) {
+      const found = await cri.images.find(named(image));
+      for (const name of found?.names ?? []) await remove(cri, name);
+      return {};
     },
-    async imageFsInfo() {
-      throw unimplemented('imageFsInfo is not served yet');
+    async imageFsInfo(_request, { signal }) {
+      const filesystem = await usage.read(signal);
+      return { imageFilesystems: [filesystem], containerFilesystems: [filesystem] };
     },
+  };
+}
+
+/** @throws RpcError InvalidArgument when no image is named */
+function named(spec: ImageSpec | undefined): string {
+  const reference = spec?.image ?? '';
+  if (reference === '') throw invalidArgument('an image must be named: invalid argument');
+  return reference;
+}
+
+async function selected(cri: Cri, filter: ImageFilter | undefined): Promise<LocalImage[]> {
+  const reference = filter?.image?.image ?? '';
+  if (reference === '') return cri.images.list();
+  const image = await cri.images.find(reference);
+  return image === undefined ? [] : [image];
+}
+
+async function remove(cri: Cri, name: string): Promise<void> {
+  try {
+    await cri.distribution.images.delete(KUBERNETES, name);
+  } catch (error) {
+    // Somebody else has removed it meanwhile.
+    if (!isCode(error, Code.NotFound)) throw error;
+  }
+}
+
+/** The user that the configuration names, as a number or by name; the group is none of the CRI's business. */
+function userOf(text: string): Pick<Image, 'uid' | 'username'> {
+  const [user = ''] = text.split(':');
+  // Beyond 63 bits it is no number that the API could carry.
+  if (/^\d{1,18}$/.test(user)) return { uid: { value: BigInt(user) }, username: '' };
+  return { username: user };
+}
+
+function toImage({ id, names, size, config, isPinned }: LocalImage): Image {
+  return {
+    id,
+    repoTags: names.filter((name) => name !== id && !name.includes('@')),
+    repoDigests: names.filter((name) => name.includes('@')),
+    size: BigInt(size),
+    pinned: isPinned,
+    ...userOf(config.user),
   };
 }

@@ -54,6 +54,7 @@ export const snapshotterRoot = (root: string, name: string, settings?: Snapshott
 export class Snapshotters {
   readonly #opened = new Map<string, OwnedSnapshotter>();
   readonly #failures = new Map<string, Error>();
+  readonly #folders = new Map<string, string>();
 
   /**
    * Opens every snapshotter but the disabled ones.
@@ -80,6 +81,11 @@ export class Snapshotters {
     const snapshotter = this.#opened.get(name);
     if (snapshotter === undefined) throw invalidArgument(`snapshotter not loaded: ${name}: invalid argument`);
     return snapshotter;
+  }
+
+  /** Where a snapshotter of this daemon's own keeps its files; empty for another's. */
+  folder(name: string): string {
+    return this.#folders.get(name) ?? '';
   }
 
   /** Those that work. */
@@ -113,6 +119,7 @@ export class Snapshotters {
     surroundings: Surroundings,
   ): Promise<void> {
     const folder = snapshotterRoot(root, name, settings);
+    this.#folders.set(name, folder);
     await this.#open(name, async () => {
       try {
         const backend = await backends[name](folder, settings);

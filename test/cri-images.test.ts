@@ -1,0 +1,120 @@
+/** `runtime.v1.ImageService` between a kubelet, the daemon and Debian's registry. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { Code } from '../ttrpc/errors.ts';
+import { BUSYBOX, Kubelet } from './harness/cri.ts';
+import { busyboxImage, ociArchive } from './harness/image.ts';
+import { LocalRegistry } from './harness/registry.ts';
+
+const LIMIT = { timeout: 240_000 };
+const empty = {
+  username: '',
+  password: '',
+  auth: '',
+  serverAddress: '',
+  identityToken: '',
+  registryToken: '',
+};
+
+const refused = (code: Code) => ({ code });
+
+test('images are pulled with credentials, listed by all their names, and removed', LIMIT, async () => {
+  await using registry = await LocalRegistry.start({ password: true });
+  await using kubelet = await Kubelet.start();
+  const { images } = kubelet;
+  const made = await busyboxImage({ config: { User: '1002:50' } });
+  const [one, two] = [registry.image('fleet/app', '1'), registry.image('fleet/app', '2')];
+  const archive = ociArchive(join(kubelet.daemon.directory, 'app.tar'), [[one], made]);
+  for (const name of [one, two])
+    execFileSync('skopeo', [
+      'copy',
+      '-q',
+      ...registry.skopeoFlags('dest'),
+      `oci-archive:${archive}`,
+      `docker://${name}`,
+    ]);
+  const [username = '', ...rest] = registry.user!.split(':');
+  const password = rest.join(':');
+
+  await assert.rejects(images.pullImage({ image: { image: one } }), refused(Code.Unauthenticated));
+  const wrong = { ...empty, username, password: 'secret-guess' };
+  await assert.rejects(images.pullImage({ image: { image: one }, auth: wrong }), (error: Error) => {
+    assert.doesNotMatch(error.message, /secret-guess/);
+    return (error as { code?: unknown }).code === Code.Unauthenticated;
+  });
+  const elsewhere = { ...empty, username, password, serverAddress: 'https://registry.example' };
+  await assert.rejects(
+    images.pullImage({ image: { image: one }, auth: elsewhere }),
+    refused(Code.Unauthenticated),
+  );
+
+  const { imageRef: id } = await images.pullImage({
+    image: { image: one },
+    auth: { ...empty, username, password },
+  });
+  assert.match(id, /^sha256:[0-9a-f]{64}$/);
+  assert.equal(id, made.config.digest);
+  const encoded = Buffer.from(registry.user!).toString('base64');
+  const auth = { ...empty, auth: encoded, serverAddress: registry.host };
+  assert.equal((await images.pullImage({ image: { image: two }, auth })).imageRef, id);
+  const digested = `${registry.host}/fleet/app@${made.manifest.digest}`;
+  assert.equal((await images.pullImage({ image: { image: digested }, auth })).imageRef, id);
+
+  for (const name of [id, id.slice('sha256:'.length), one, digested]) {
+    const { image, info } = await images.imageStatus({ image: { image: name }, verbose: true });
+    assert.equal(image?.id, id, name);
+    assert.deepEqual(image.repoTags.toSorted(), [one, two]);
+    assert.deepEqual(image.repoDigests, [digested]);
+    assert.deepEqual([image.uid?.value, image.username, image.pinned], [1002n, '', false]);
+    assert.ok(image.size > 100_000n);
+    assert.equal((JSON.parse(info['info']!) as { imageSpec: { os: string } }).imageSpec.os, 'linux');
+  }
+  const all = await images.listImages({});
+  assert.equal(all.images.length, 2, 'and the one that was imported');
+  const one_ = await images.listImages({ filter: { image: { image: two } } });
+  assert.deepEqual(
+    one_.images.map((image) => image.id),
+    [id],
+  );
+  assert.deepEqual((await images.listImages({ filter: { image: { image: 'none' } } })).images, []);
+  let streamed = 0;
+  for await (const { images: some } of images.streamImages({})) streamed += some.length;
+  assert.equal(streamed, 2);
+
+  await kubelet.restart();
+  assert.equal((await kubelet.images.imageStatus({ image: { image: one } })).image?.id, id);
+  for (let times = 0; times < 2; times += 1) await kubelet.images.removeImage({ image: { image: one } });
+  assert.equal((await kubelet.images.imageStatus({ image: { image: id } })).image, undefined);
+  assert.doesNotMatch(await kubelet.ctr().ok('images', 'ls', '-q'), /fleet/);
+});
+
+test('what is not there, not named or not to be had is said as kubelet expects it', LIMIT, async () => {
+  await using kubelet = await Kubelet.start({ cri: `sandbox_image = "${BUSYBOX}"` });
+  const { images } = kubelet;
+  assert.deepEqual(await images.imageStatus({ image: { image: 'no.such/image:1' } }), {
+    image: undefined,
+    info: {},
+  });
+  await images.removeImage({ image: { image: 'no.such/image:1' } });
+  for (const call of [
+    () => images.imageStatus({}),
+    () => images.removeImage({ image: { image: '' } }),
+    () => images.pullImage({}),
+    () => images.pullImage({ image: { image: 'BAD reference' } }),
+    () => images.pullImage({ image: { image: '127.0.0.1:1/a' }, auth: { ...empty, auth: 'bm8gY29sb24=' } }),
+  ])
+    await assert.rejects(call, refused(Code.InvalidArgument));
+  await assert.rejects(
+    images.pullImage({ image: { image: '127.0.0.1:1/fleet/none:1' } }),
+    refused(Code.Unavailable),
+  );
+
+  const { imageFilesystems, containerFilesystems } = await images.imageFsInfo({});
+  const [filesystem] = imageFilesystems;
+  assert.match(filesystem!.fsId!.mountpoint, /\/snapshots\/overlayfs$/);
+  assert.ok(filesystem!.timestamp > 1_700_000_000_000_000_000n);
+  assert.ok(filesystem!.usedBytes!.value > 100_000n && filesystem!.inodesUsed!.value > 0n);
+  assert.deepEqual(containerFilesystems, imageFilesystems);
+});
