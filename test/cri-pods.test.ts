@@ -6,32 +6,14 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { NamespaceMode, PodSandboxState, Protocol } from '../proto/gen/runtime/v1/api.ts';
 import { Code } from '../ttrpc/errors.ts';
+import { cgroupsOf } from './harness/cgroups.ts';
 import { Kubelet } from './harness/cri.ts';
-import { list } from './harness/leftovers.ts';
-import { mountsBelow } from './harness/daemon.ts';
 import { processOf } from './harness/processes.ts';
 import { sharedRootfs } from './harness/rootfs.ts';
 import { failureOf } from './harness/rpc.ts';
 import { eventually } from './harness/wait.ts';
 
 const WAIT = { within: 60_000 };
-
-/** What of a pod is on the host. */
-function left({ daemon, network }: Kubelet): string[] {
-  return [
-    ...mountsBelow(daemon.directory).filter((mount) => !mount.includes('/netns/k8s.io')),
-    ...list(join(daemon.state, 'cri/netns')),
-    ...list(join(daemon.state, 'cri/pods')),
-    ...list(join(daemon.state, 'tasks/k8s.io')).filter((name) => !name.startsWith('.')),
-    ...list(join(daemon.root, 'cri/cni/results')),
-    ...list(join(network.leases, `pods-${network.bridge}`)).filter((name) => /^\d/.test(name)),
-  ];
-}
-
-async function pidOf(kubelet: Kubelet, id: string): Promise<number> {
-  const { info } = await kubelet.runtime.podSandboxStatus({ podSandboxId: id, verbose: true });
-  return (JSON.parse(info['info']!) as { pid: number }).pid;
-}
 
 describe('pods', { timeout: 240_000 }, () => {
   let kubelet: Kubelet;
@@ -52,7 +34,7 @@ describe('pods', { timeout: 240_000 }, () => {
     assert.deepEqual([status.labels, status.annotations], [pod.config.labels, { note: 'kept as it is' }]);
     const { ip } = status.network!;
     assert.ok(ip.startsWith(`${kubelet.network.prefix}.`), ip);
-    const pid = await pidOf(kubelet, pod.id);
+    const pid = await kubelet.pidOf(pod.id);
     assert.match(inPod(pid, 'ip', '-4', 'addr', 'show', 'eth0'), new RegExp(`inet ${ip}/24`));
     assert.match(inPod(pid, 'ip', '-4', 'addr', 'show', 'lo'), /inet 127\.0\.0\.1/);
     execFileSync(join(sharedRootfs(), 'bin/ping'), ['-c', '1', '-W', '20', ip]);
@@ -63,7 +45,7 @@ describe('pods', { timeout: 240_000 }, () => {
     );
     assert.match(await kubelet.ctr().ok('containers', 'ls'), new RegExp(`${pod.id}.*pause`));
     await kubelet.removePod(pod.id);
-    assert.deepEqual(left(kubelet), []);
+    assert.deepEqual(kubelet.left(), []);
     assert.equal((await failureOf(kubelet.podStatus(pod.id))).code, Code.NotFound);
   });
 
@@ -77,7 +59,7 @@ describe('pods', { timeout: 240_000 }, () => {
     await kubelet.runtime.removePodSandbox({ podSandboxId: 'f'.repeat(64) });
     const running = await kubelet.runPod('running');
     await kubelet.runtime.removePodSandbox({ podSandboxId: running.id });
-    assert.deepEqual(left(kubelet), []);
+    assert.deepEqual(kubelet.left(), []);
   });
 
   it('a name is one pod’s, until it is removed', async () => {
@@ -98,7 +80,7 @@ describe('pods', { timeout: 240_000 }, () => {
       'search default.svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n',
     );
     assert.equal(readFileSync(join(directory, 'hostname'), 'utf8'), 'files\n');
-    const pid = await pidOf(kubelet, pod.id);
+    const pid = await kubelet.pidOf(pod.id);
     const sysctl = (name: string) => inPod(pid, 'cat', `/proc/sys/net/${name}`).trim();
     assert.equal(sysctl('core/somaxconn'), '77');
     assert.equal(sysctl('ipv4/ip_unprivileged_port_start'), '0');
@@ -120,7 +102,7 @@ describe('pods', { timeout: 240_000 }, () => {
     const { network, linux } = await kubelet.podStatus(pod.id);
     assert.equal(network!.ip, '');
     assert.equal(linux!.namespaces!.options!.network, NamespaceMode.NODE);
-    const pid = await pidOf(kubelet, pod.id);
+    const pid = await kubelet.pidOf(pod.id);
     for (const kind of ['net', 'pid', 'ipc', 'uts'])
       assert.equal(readlinkSync(`/proc/${pid}/ns/${kind}`), readlinkSync(`/proc/self/ns/${kind}`), kind);
     await kubelet.removePod(pod.id);
@@ -132,12 +114,12 @@ describe('pods', { timeout: 240_000 }, () => {
     const pod = await kubelet.runPod('mapped', {
       linux: { securityContext: { namespaceOptions: { usernsOptions } } },
     });
-    const pid = await pidOf(kubelet, pod.id);
+    const pid = await kubelet.pidOf(pod.id);
     assert.match(readFileSync(`/proc/${pid}/uid_map`, 'utf8'), /^\s*0\s+200000\s+65536\s*$/);
     const { ip } = (await kubelet.podStatus(pod.id)).network!;
     assert.match(inPod(pid, 'ip', '-4', 'addr', 'show', 'eth0'), new RegExp(`inet ${ip}/24`));
     await kubelet.removePod(pod.id);
-    assert.deepEqual(left(kubelet), []);
+    assert.deepEqual(kubelet.left(), []);
   });
 
   it('ports of the host are mapped, and let go', async () => {
@@ -157,7 +139,7 @@ describe('pods', { timeout: 240_000 }, () => {
 
   it('a pod whose process has died is not ready, and can be stopped', async () => {
     const pod = await kubelet.runPod('dying');
-    process.kill(await pidOf(kubelet, pod.id), 'SIGKILL');
+    process.kill(await kubelet.pidOf(pod.id), 'SIGKILL');
     await eventually(
       'the pod is not ready',
       async () => (await kubelet.podStatus(pod.id)).state === PodSandboxState.SANDBOX_NOTREADY,
@@ -166,14 +148,14 @@ describe('pods', { timeout: 240_000 }, () => {
     const state = { state: PodSandboxState.SANDBOX_READY };
     assert.deepEqual((await kubelet.runtime.listPodSandbox({ filter: { id: pod.id, state } })).items, []);
     await kubelet.removePod(pod.id);
-    assert.deepEqual(left(kubelet), []);
+    assert.deepEqual(kubelet.left(), []);
   });
 
   it('pods live on without the daemon', async () => {
     const pod = await kubelet.runPod('lasting');
     const before = await kubelet.podStatus(pod.id);
     const gone = await kubelet.runPod('gone');
-    const pid = await pidOf(kubelet, gone.id);
+    const pid = await kubelet.pidOf(gone.id);
     await kubelet.daemon.kill9();
     process.kill(pid, 'SIGKILL');
     await eventually('the process has ended', () => processOf(pid) === undefined, WAIT);
@@ -181,7 +163,31 @@ describe('pods', { timeout: 240_000 }, () => {
     assert.deepEqual(await kubelet.podStatus(pod.id), before);
     assert.equal((await kubelet.podStatus(gone.id)).state, PodSandboxState.SANDBOX_NOTREADY);
     for (const { id } of [pod, gone]) await kubelet.removePod(id);
-    assert.deepEqual(left(kubelet), []);
+    assert.deepEqual(kubelet.left(), []);
+  });
+
+  it('thirty pods at once start and stop, and leave nothing', async () => {
+    const names = Array.from({ length: 30 }, (_, index) => `many-${index}`);
+    const rules = execFileSync('iptables-save', { encoding: 'utf8' });
+    const ids = (await Promise.all(names.map((name) => kubelet.runPod(name)))).map(({ id }) => id);
+    const statuses = await Promise.all(ids.map((id) => kubelet.podStatus(id)));
+    assert.equal(new Set(statuses.map(({ network }) => network!.ip)).size, names.length);
+    assert.ok(statuses.every(({ state }) => state === PodSandboxState.SANDBOX_READY));
+    const masqueraded = (): boolean =>
+      execFileSync('iptables-save', ['-t', 'nat'], { encoding: 'utf8' }).includes(ids[0]!);
+    assert.ok(masqueraded(), rules);
+    await Promise.all(ids.map((id) => kubelet.removePod(id)));
+    assert.deepEqual(kubelet.left(), []);
+    const remaining = execFileSync('iptables-save', { encoding: 'utf8' });
+    assert.ok(!ids.some((id) => remaining.includes(id)));
+    const ports = execFileSync('ip', ['-json', 'link', 'show', 'master', kubelet.network.bridge], {
+      encoding: 'utf8',
+    });
+    assert.deepEqual(JSON.parse(ports || '[]'), []);
+    assert.deepEqual(
+      cgroupsOf(kubelet.cgroup).filter((path) => ids.some((id) => path.includes(id))),
+      [],
+    );
   });
 
   it('bad requests say what is wrong with them', async () => {
@@ -193,6 +199,6 @@ describe('pods', { timeout: 240_000 }, () => {
     assert.match(handler.message, /no runtime for "nope" is configured/);
     const empty = await failureOf(runtime.podSandboxStatus({}));
     assert.equal(empty.code, Code.InvalidArgument);
-    assert.deepEqual(left(kubelet), []);
+    assert.deepEqual(kubelet.left(), []);
   });
 });

@@ -15,8 +15,9 @@ import {
 import type { PartialMessage, ServiceClient } from '../../ttrpc/service.ts';
 import { pidsIn, removeCgroups } from './cgroups.ts';
 import { Ctr } from './ctr.ts';
-import { Daemon, type DaemonOptions } from './daemon.ts';
+import { Daemon, type DaemonOptions, mountsBelow } from './daemon.ts';
 import { busyboxImage, ociArchive } from './image.ts';
+import { list } from './leftovers.ts';
 import { killProcess } from './processes.ts';
 import type { Connection } from './rpc.ts';
 
@@ -38,6 +39,8 @@ export interface PodNetwork {
 export interface KubeletOptions extends Pick<DaemonOptions, 'env'> {
   /** Keys of `[cri]`, as TOML. */
   readonly cri?: string;
+  /** Keys of `[cri.cni]`. */
+  readonly cni?: string;
   /** Tables and keys beside `[cri]`. */
   readonly config?: string;
   /** Without a network configuration, as on a node whose network has yet to be installed. */
@@ -72,12 +75,12 @@ export class Kubelet implements AsyncDisposable {
 
   /** Starts a daemon with a network, and an image named `BUSYBOX`. */
   static async start(options: KubeletOptions = {}): Promise<Kubelet> {
-    const { cri = '', config = '', env = {}, bare = false } = options;
+    const { cri = '', cni = '', config = '', env = {}, bare = false } = options;
     const home = `/tmp/k-${randomBytes(4).toString('hex')}`;
     const configurations = join(home, 'net.d');
     mkdirSync(configurations, { recursive: true });
     const daemon = await Daemon.start('moord', {
-      config: `[cri]\n${cri}\n[cri.cni]\nconf_dir = "${configurations}"\nbin_dirs = ["${join(home, 'bin')}", "${PLUGINS}"]\n${config}`,
+      config: `[cri]\n${cri}\n[cri.cni]\nconf_dir = "${configurations}"\nbin_dirs = ["${join(home, 'bin')}", "${PLUGINS}"]\n${cni}\n${config}`,
       env,
     });
     // Whoever is root in a user namespace has to get to its files.
@@ -137,6 +140,13 @@ export class Kubelet implements AsyncDisposable {
       { type: 'bridge', bridge, isGateway: true, ipMasq: true, hairpinMode: true, ipam },
       { type: 'portmap', capabilities: { portMappings: true }, snat: true },
     ];
+  }
+
+  /** What a reboot does to the files of a daemon that has ended: those of its state are gone. */
+  loseState(): void {
+    const { state } = this.daemon;
+    for (const mount of mountsBelow(state).reverse()) execFileSync('umount', ['-l', mount]);
+    rmSync(state, { recursive: true, force: true });
   }
 
   /** kill -9 of the daemon, a new one, and a connection with it. */
@@ -221,6 +231,25 @@ export class Kubelet implements AsyncDisposable {
 
   async status(containerId: string): Promise<ContainerStatus> {
     return (await this.runtime.containerStatus({ containerId })).status!;
+  }
+
+  /** The process that holds the pod's namespaces. */
+  async pidOf(podSandboxId: string): Promise<number> {
+    const { info } = await this.runtime.podSandboxStatus({ podSandboxId, verbose: true });
+    return (JSON.parse(info['info']!) as { pid: number }).pid;
+  }
+
+  /** What of pods and their containers is on the host: mounts, bundles, files, networks, addresses. Nothing when all are removed. */
+  left(): string[] {
+    const { daemon, network } = this;
+    return [
+      ...mountsBelow(daemon.directory),
+      ...list(join(daemon.state, 'cri/netns')),
+      ...list(join(daemon.state, 'cri/pods')),
+      ...list(join(daemon.state, 'tasks', KUBERNETES)).filter((name) => !name.startsWith('.')),
+      ...list(join(daemon.root, 'cri/cni/results')),
+      ...list(join(network.leases, `pods-${network.bridge}`)).filter((name) => /^\d/.test(name)),
+    ];
   }
 
   /** Stops and removes a pod with everything in it. */
