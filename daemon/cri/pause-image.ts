@@ -10,6 +10,7 @@ import type { Session } from '../distribution/distribution.ts';
 import { childrenOf, labelChildren } from '../distribution/graph.ts';
 import { OCI_CONFIG, OCI_LAYER, OCI_MANIFEST } from '../distribution/media-types.ts';
 import type { Cri } from './cri.ts';
+import { pullImage } from './image-pull.ts';
 import type { LocalImage } from './local-images.ts';
 import { Label } from './pod.ts';
 import { KUBERNETES } from './registry.ts';
@@ -21,21 +22,26 @@ const LABELS = { [Label.Image]: 'managed', [Label.Pinned]: 'pinned' };
 const DIRECTORIES = ['dev', 'etc', 'proc', 'sys', 'tmp'];
 
 /**
- * The image for a new pod, unpacked. The one made here is made when it is not there.
+ * The image for a new pod, unpacked. When it is not there it is pulled, or made where the configuration names none.
  *
- * @throws RpcError NotFound for a configured one that is not there
+ * @throws RpcError as pulls fail
  */
 export async function sandboxImage(cri: Cri, snapshotter: string, signal: AbortSignal): Promise<LocalImage> {
   const { sandbox_image: configured } = cri.settings;
   const name = configured === '' ? NAME : configured;
   let image = await cri.images.find(name);
-  if (image === undefined && configured === '') {
-    await cri.turns.take(NAME, signal, () => make(cri, signal));
+  if (image === undefined) {
+    await cri.turns.take(name, signal, () => bring(cri, configured, signal));
     image = await cri.images.find(name);
   }
   if (image === undefined) throw notFound(`sandbox image ${JSON.stringify(name)}: not found`);
   await cri.images.unpack(image, snapshotter, signal);
   return image;
+}
+
+async function bring(cri: Cri, configured: string, signal: AbortSignal): Promise<void> {
+  if (configured === '') await make(cri, signal);
+  else await pullImage(cri, configured, undefined, signal);
 }
 
 async function make({ distribution }: Cri, signal: AbortSignal): Promise<void> {

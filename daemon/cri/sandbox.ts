@@ -11,7 +11,7 @@ import {
 import { invalidArgument, notFound } from '../../ttrpc/errors.ts';
 import type { PartialMessage } from '../../ttrpc/service.ts';
 import { reached } from '../failpoint.ts';
-import { containerStatusOf } from './container-status.ts';
+import { statusOf as containerStatusOf } from './container-view.ts';
 import type { Calls, Cri } from './cri.ts';
 import { type Pod, isListed, matches, namespacesOf, podName, sandboxState } from './pod.ts';
 import { clearPod, handlerOf, hasNetwork, makePod, now, stopPod, undoPod } from './pod-life.ts';

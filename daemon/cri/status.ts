@@ -1,10 +1,9 @@
 /** What the runtime is and whether it is ready. */
-import { readFileSync } from 'node:fs';
-import { release } from 'node:os';
 import { CgroupDriver } from '../../proto/gen/runtime/v1/api.ts';
 import { version } from '../version.ts';
 import type { Calls, Cri } from './cri.ts';
-import { handlersOf } from './settings.ts';
+import { type RuntimeFeatures, runtimeFeatures } from './runtime-features.ts';
+import { handlersOf, runtimeOf } from './settings.ts';
 
 /** Of the kubelet API, in which `Version` is asked; it has stayed so. */
 const KUBELET_API = '0.1.0';
@@ -34,7 +33,7 @@ export function statusCalls(cri: Cri): Calls<'version' | 'status' | 'runtimeConf
             { type: 'NetworkReady', ...network },
           ],
         },
-        runtimeHandlers: handlersOf(cri.settings).map((name) => ({ name, features: handlerFeatures() })),
+        runtimeHandlers: await handlers(cri),
         features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false },
         info: verbose ? infoOf(cri) : {},
       };
@@ -52,19 +51,14 @@ export function statusCalls(cri: Cri): Calls<'version' | 'status' | 'runtimeConf
   };
 }
 
-/** Both need mount_setattr(2): Linux 5.12. */
-function handlerFeatures(): { recursiveReadOnlyMounts: boolean; userNamespaces: boolean } {
-  const [major = 0, minor = 0] = release().split('.').map(Number);
-  const isNew = major > 5 || (major === 5 && minor >= 12);
-  return { recursiveReadOnlyMounts: isNew, userNamespaces: isNew && canMapUsers() };
-}
-
-function canMapUsers(): boolean {
-  try {
-    return Number(readFileSync('/proc/sys/user/max_user_namespaces', 'utf8')) > 0;
-  } catch {
-    return false;
-  }
+/** Of each handler, as its runtime tells. */
+async function handlers({ settings }: Cri): Promise<{ name: string; features: RuntimeFeatures }[]> {
+  return Promise.all(
+    handlersOf(settings).map(async (name) => {
+      const features = await runtimeFeatures(runtimeOf(settings, name)?.binary_name ?? '');
+      return { name, features };
+    }),
+  );
 }
 
 function infoOf({ settings, networks }: Cri): { [key: string]: string } {
