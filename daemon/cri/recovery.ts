@@ -1,6 +1,7 @@
 /** What a daemon before this one had begun with pods is undone or finished, and what a reboot has taken is written down. */
 import { messageOf } from '../../ttrpc/errors.ts';
 import { removeContainerOf } from './container-end.ts';
+import { recoverStart } from './container-start.ts';
 import type { Cri } from './cri.ts';
 import { clearPod, undoPod } from './pod-life.ts';
 
@@ -23,6 +24,7 @@ async function recoverContainer(cri: Cri, id: string): Promise<void> {
   const half = container?.state?.$case === 'making' || container?.state?.$case === 'removing';
   if (half || (container !== undefined && cri.pods.find(container.podId) === undefined))
     await removeContainerOf(cri, id);
+  else await cri.turns.take(id, undefined, () => recoverStart(cri, id));
 }
 
 async function recoverPod(cri: Cri, id: string): Promise<void> {

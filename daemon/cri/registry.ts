@@ -142,9 +142,10 @@ export class Registry<R extends Registered> {
     this.#tell(undefined, record);
   }
 
-  /** Calls the function after every change from now on. */
-  watch(watcher: Watcher<R>): void {
+  /** Calls the function after every change from now on. @returns what ends that */
+  watch(watcher: Watcher<R>): () => void {
     this.#watchers.add(watcher);
+    return () => this.#watchers.delete(watcher);
   }
 
   #tell(now: R | undefined, before: R | undefined): void {

@@ -1,6 +1,7 @@
 /** What a container's specification says of it in annotations. */
 import type { ContainerConfig, PodSandboxConfig } from '../../../proto/gen/runtime/v1/api.ts';
 import { Annotation } from '../pod.ts';
+import { passedOf } from '../pod-life.ts';
 import type { RuntimeSettings } from '../settings.ts';
 
 export interface Annotated {
@@ -15,8 +16,8 @@ export interface Annotated {
 export function annotationsOf({ podId, pod, config, imageName, runtime }: Annotated): Record<string, string> {
   const { name = '', namespace = '', uid = '' } = pod?.metadata ?? {};
   return {
-    ...matching(pod?.annotations ?? {}, runtime.pod_annotations),
-    ...matching(config.annotations, runtime.container_annotations),
+    ...passedOf(pod?.annotations ?? {}, runtime.pod_annotations),
+    ...passedOf(config.annotations, runtime.container_annotations),
     [Annotation.ContainerType]: 'container',
     [Annotation.SandboxId]: podId,
     [Annotation.SandboxName]: name,
@@ -25,19 +26,4 @@ export function annotationsOf({ podId, pod, config, imageName, runtime }: Annota
     [Annotation.ContainerName]: config.metadata?.name ?? '',
     [Annotation.ImageName]: imageName,
   };
-}
-
-/** @param patterns `*` stands for anything but a slash, and for everything at the end, as in containerd's configuration */
-export function matching(
-  annotations: { readonly [key: string]: string },
-  patterns: readonly string[],
-): Record<string, string> {
-  const expressions = patterns.map((pattern) => {
-    const parts = pattern.split('*').map((part) => part.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&'));
-    const open = pattern.endsWith('*') ? `${parts.slice(0, -1).join('[^/]*')}.*` : parts.join('[^/]*');
-    return new RegExp(`^${open}$`, 's');
-  });
-  return Object.fromEntries(
-    Object.entries(annotations).filter(([key]) => expressions.some((expression) => expression.test(key))),
-  );
 }

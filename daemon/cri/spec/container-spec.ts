@@ -1,5 +1,4 @@
 /** The OCI specification of a pod's container: what kubelet asks for, on what the image says. */
-import { basename, join } from 'node:path';
 import { MASKED_PATHS, OCI_VERSION, READONLY_PATHS } from '../../../oci/default-spec.ts';
 import { DEFAULT_PATH, withEnvironment } from '../../../oci/environment.ts';
 import type { RunConfig } from '../../../oci/image-config.ts';
@@ -13,15 +12,17 @@ import {
   type PodSandboxConfig,
 } from '../../../proto/gen/runtime/v1/api.ts';
 import { failedPrecondition, invalidArgument } from '../../../ttrpc/errors.ts';
+import { cgroupsPath } from '../cgroup.ts';
+import { leastOomScore, mappingsOf } from '../sandbox-spec.ts';
 import type { CriSettings, RuntimeSettings } from '../settings.ts';
 import { annotationsOf } from './annotations.ts';
 import { capabilitiesFor } from './capabilities.ts';
 import { askedDevices, injectDevices } from './cdi.ts';
 import { devicesFor } from './devices.ts';
 import { mountsFor, type PodMount } from './mounts.ts';
-import { type Neighbours, namespacesOf, userMappings } from './namespaces.ts';
+import { type Neighbours, namespacesFor } from './namespaces.ts';
 import { apparmorOf, profileOf, seccompOf } from './profiles.ts';
-import { allowedOomScore, specResources } from './resources.ts';
+import { specResources } from './resources.ts';
 import { userOf } from './user.ts';
 
 export interface ContainerBasis {
@@ -30,7 +31,7 @@ export interface ContainerBasis {
   /** With those of images as directories. */
   readonly mounts: readonly Mount[];
   readonly podId: string;
-  readonly pod: PodSandboxConfig | undefined;
+  readonly pod: PodSandboxConfig;
   /** What all containers of the pod have mounted. */
   readonly podMounts: readonly PodMount[];
   readonly neighbours: Neighbours;
@@ -46,14 +47,11 @@ export interface ContainerBasis {
 /** Where runtimes find the root filesystem that the daemon mounts for a task, beside the specification. */
 const BUNDLE_ROOTFS = 'rootfs';
 
-/** As systemd's cgroup driver has it: the slice, a prefix and the name of the scope. */
-const SCOPE_PREFIX = 'cri-containerd';
-
 /** @throws RpcError for what contradicts itself, this host or the pod */
 export function containerSpec(basis: ContainerBasis): Spec {
   const { config, runtime, settings } = basis;
   const security = config.linux?.securityContext;
-  const sandbox = basis.pod?.linux?.securityContext;
+  const sandbox = basis.pod.linux?.securityContext;
   const privileged = security?.privileged === true;
   if (privileged && sandbox?.privileged !== true)
     throw failedPrecondition('no privileged container allowed in sandbox');
@@ -67,7 +65,7 @@ export function containerSpec(basis: ContainerBasis): Spec {
     hostDevices: !runtime.privileged_without_host_devices,
   });
   const seccomp = profileOf(security?.seccomp, security?.seccompProfilePath ?? '', 'seccomp');
-  const mappings = userMappings(sandbox);
+  const mappings = mappingsOf(basis.pod);
   const resources = config.linux?.resources ?? LinuxContainerResources.fromPartial({});
   const spec: Spec = {
     ociVersion: OCI_VERSION,
@@ -76,8 +74,8 @@ export function containerSpec(basis: ContainerBasis): Spec {
     mounts,
     annotations: annotationsOf(basis),
     linux: {
-      cgroupsPath: cgroupsPathOf(basis),
-      namespaces: namespacesOf(security?.namespaceOptions, sandbox, basis.neighbours),
+      cgroupsPath: cgroupsPath(settings, basis.pod, basis.id),
+      namespaces: namespacesFor(security?.namespaceOptions, mappings !== undefined, basis.neighbours),
       uidMappings: mappings?.uids,
       gidMappings: mappings?.gids,
       devices: devices.length === 0 ? undefined : devices,
@@ -109,7 +107,8 @@ function processOf(basis: ContainerBasis, security: LinuxContainerSecurityContex
     capabilities: capabilitiesFor(security),
     noNewPrivileges: security?.noNewPrivs === true,
     apparmorProfile: apparmorOf(apparmor, security?.privileged === true),
-    oomScoreAdj: resources === undefined ? undefined : allowedOomScore(Number(resources.oomScoreAdj)),
+    oomScoreAdj:
+      resources === undefined ? undefined : Math.max(Number(resources.oomScoreAdj), leastOomScore()),
   };
 }
 
@@ -123,7 +122,7 @@ function argumentsOf({ command, args }: ContainerConfig, { entrypoint, cmd }: Ru
 
 /** Later ones go before: the image's, then the container's in the order they are given. */
 function environmentOf({ config, image, pod }: ContainerBasis): string[] {
-  const hostname = pod?.hostname ?? '';
+  const hostname = pod.hostname;
   const base = [
     DEFAULT_PATH,
     ...(config.tty ? ['TERM=xterm'] : []),
@@ -131,12 +130,6 @@ function environmentOf({ config, image, pod }: ContainerBasis): string[] {
   ];
   const own = config.envs.map(({ key, value }) => `${key}=${value}`);
   return withEnvironment(withEnvironment(base, image.env), own);
-}
-
-function cgroupsPathOf({ id, pod, settings }: ContainerBasis): string {
-  const parent = pod?.linux?.cgroupParent ?? '';
-  if (settings.systemd_cgroup) return `${parent === '' ? '' : basename(parent)}:${SCOPE_PREFIX}:${id}`;
-  return join('/', parent === '' ? 'k8s.io' : parent, id);
 }
 
 function orDefault(given: readonly string[] | undefined, otherwise: readonly string[]): string[] {

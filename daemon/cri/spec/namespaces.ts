@@ -1,11 +1,6 @@
 /** Which namespaces a container shares with whom. */
 import type { IdMapping, LinuxNamespace } from '../../../oci/spec.ts';
-import {
-  type IDMapping,
-  type LinuxSandboxSecurityContext,
-  type NamespaceOption,
-  NamespaceMode,
-} from '../../../proto/gen/runtime/v1/api.ts';
+import { type IDMapping, type NamespaceOption, NamespaceMode } from '../../../proto/gen/runtime/v1/api.ts';
 import { invalidArgument } from '../../../ttrpc/errors.ts';
 
 /** The processes whose namespaces are joined. */
@@ -17,9 +12,9 @@ export interface Neighbours {
 }
 
 /** @throws RpcError InvalidArgument for a PID namespace of a container that is not said */
-export function namespacesOf(
+export function namespacesFor(
   options: NamespaceOption | undefined,
-  sandbox: LinuxSandboxSecurityContext | undefined,
+  hasUserNamespace: boolean,
   { pod, target }: Neighbours,
 ): LinuxNamespace[] {
   const ofPod = (type: LinuxNamespace['type'], name: string = type): LinuxNamespace => ({
@@ -44,22 +39,11 @@ export function namespacesOf(
   };
   // Where the pod has the node's, joining its process's namespace comes to the same.
   const shared = [ofPod('ipc'), ofPod('uts'), ofPod('network', 'net')];
-  const user = userMappings(sandbox) === undefined ? [] : [ofPod('user')];
+  const user = hasUserNamespace ? [ofPod('user')] : [];
   return [{ type: 'mount' }, ...shared, ...pid(), ...user];
 }
 
-export interface UserMappings {
-  readonly uids: IdMapping[];
-  readonly gids: IdMapping[];
-}
-
-/** Those of a pod with a user namespace; undefined for one without. */
-export function userMappings(sandbox: LinuxSandboxSecurityContext | undefined): UserMappings | undefined {
-  const options = sandbox?.namespaceOptions?.usernsOptions;
-  if (options?.mode !== NamespaceMode.POD) return undefined;
-  return { uids: specMappings(options.uids), gids: specMappings(options.gids) };
-}
-
+/** Owners by number, as specifications have them. */
 export function specMappings(mappings: readonly IDMapping[]): IdMapping[] {
   return mappings.map(({ containerId, hostId, length }) => ({
     containerID: containerId,

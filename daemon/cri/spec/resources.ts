@@ -1,6 +1,5 @@
 /** What a container may use, from the CRI's terms into those of the OCI runtime specification. */
 import { existsSync, readFileSync } from 'node:fs';
-import { currentCapabilities } from '../../../oci/capability.ts';
 import type { Resources } from '../../../oci/spec.ts';
 import { LinuxContainerResources } from '../../../proto/gen/runtime/v1/api.ts';
 
@@ -38,12 +37,6 @@ export function withChanges(
     ([, value]) => value !== 0n && value !== '' && !(Array.isArray(value) && value.length === 0),
   );
   return { ...before, ...Object.fromEntries(named), unified: { ...before.unified, ...changes.unified } };
-}
-
-/** The lowest that this process may ask for; without CAP_SYS_RESOURCE that is its own (proc_pid_oom_score_adj(5)). */
-export function allowedOomScore(wanted: number): number {
-  if (currentCapabilities().includes('CAP_SYS_RESOURCE')) return wanted;
-  return Math.max(wanted, Number(readFileSync('/proc/self/oom_score_adj', 'latin1')));
 }
 
 /** 0 says nothing. */
