@@ -53,7 +53,7 @@ export class Cri implements CriOptions, AsyncDisposable {
   readonly events = new ContainerEvents();
   /** What changes a pod or a container is done one after the other, by its id. */
   readonly turns = new Turns();
-  readonly #exits: Exits;
+  readonly exits: Exits;
   readonly #closing = new AbortController();
   #recovered: Promise<void> = Promise.resolve();
 
@@ -81,14 +81,14 @@ export class Cri implements CriOptions, AsyncDisposable {
       state: this.state,
       log: options.log,
     });
-    this.#exits = new Exits(this);
+    this.exits = new Exits(this);
   }
 
   /** Reads what there is and learns what has ended meanwhile. Tasks are known by then. What was half-done is seen to in the background. */
   static async open(options: CriOptions): Promise<Cri> {
     const cri = new Cri(options);
     for (const directory of [cri.root, cri.state]) mkdirSync(directory, { recursive: true, mode: 0o711 });
-    await cri.#exits.start();
+    await cri.exits.start();
     cri.#recovered = recoverPods(cri);
     return cri;
   }
@@ -110,7 +110,7 @@ export class Cri implements CriOptions, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
-    await this.#exits.settled();
+    await this.exits.settled();
     this.networks.close();
   }
 

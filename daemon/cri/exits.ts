@@ -43,7 +43,7 @@ export class Exits {
     const alive = [...pods.list(), ...containers.list()].filter(({ state }) =>
       ['ready', 'running'].includes(state?.$case ?? ''),
     );
-    await Promise.all(alive.map(({ id }) => this.#ask(id)));
+    await Promise.all(alive.map(({ id }) => this.check(id)));
   }
 
   async #listen(): Promise<void> {
@@ -91,18 +91,26 @@ export class Exits {
     if (pod === undefined) await recordExit(cri, id, exit);
   }
 
-  async #ask(id: string): Promise<void> {
+  /**
+   * Compares one that should have a process with what its task says. A shim of Moor's own is not woken for it: it writes down an
+   * end before it tells of it.
+   */
+  async check(id: string): Promise<void> {
     const task = taskOf(this.#cri, id);
     const lost = { status: UNKNOWN_EXIT, exitedAt: timestampNow() };
     if (task === undefined) return this.#ended(id, lost);
     const signal = AbortSignal.any([this.#cri.closing, AbortSignal.timeout(STATE_TIMEOUT_MS)]);
     try {
+      const exit = task.bundle.readDead() ?? task.bundle.readExit();
+      if (exit !== undefined) return await this.#ended(id, exit);
+      if (task.launcher.own && task.listed) return undefined;
       const { status, exitStatus = 0, exitedAt } = await task.state('', signal);
       if (status === Status.STOPPED)
         await this.#ended(id, { status: exitStatus, exitedAt: { ...lost.exitedAt, ...exitedAt } });
     } catch (error) {
       this.#cri.log.warn({ id, error: messageOf(error) }, 'a container of a pod does not say how it is');
     }
+    return undefined;
   }
 
   async #track(work: Promise<void>): Promise<void> {

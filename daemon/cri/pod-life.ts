@@ -122,6 +122,8 @@ export async function makePod(cri: Cri, pod: Pod, signal: AbortSignal): Promise<
     state: { $case: 'ready', value: { pid } },
   }));
   reached('pod-ready');
+  // It may have ended before anybody listened for it.
+  await cri.exits.check(id);
   return ready;
 }
 
