@@ -59,6 +59,8 @@ export class Daemon implements AsyncDisposable {
   readonly state: string;
   /** What the daemon printed, over all its lives. */
   readonly log: string;
+  /** What its next life runs. */
+  program: string;
   readonly #options: DaemonOptions;
   readonly #namespaces = new Set<string>();
   readonly #users = new AsyncDisposableStack();
@@ -72,6 +74,7 @@ export class Daemon implements AsyncDisposable {
     this.root = options.root ?? join(this.directory, 'root');
     this.state = options.state ?? join(this.directory, 'state');
     this.log = join(this.directory, 'log');
+    this.program = peer === 'containerd' ? 'containerd' : join(repository, 'bin/moord');
   }
 
   /** Starts a daemon and returns when it answers. */
@@ -233,8 +236,7 @@ export class Daemon implements AsyncDisposable {
     const config = join(this.directory, 'config.toml');
     writeFileSync(config, `version = 2\n${this.#plugins()}${this.#options.config ?? ''}`);
     const flags = ['--address', this.address, '--root', this.root, '--state', this.state, '--config', config];
-    const command = this.peer === 'containerd' ? ['containerd'] : [join(repository, 'bin/moord')];
-    return [...command, ...flags, '--log-level', process.env['TEST_LOG_LEVEL'] ?? 'info'];
+    return [this.program, ...flags, '--log-level', process.env['TEST_LOG_LEVEL'] ?? 'info'];
   }
 
   #plugins(): string {
