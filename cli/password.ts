@@ -9,9 +9,10 @@ export async function askPassword(question: string): Promise<string> {
       'a password is needed, and there is no terminal to ask for it',
       'give it: --user NAME:PASSWORD',
     );
-  stderr.write(`${question}: `);
+  // Before the question: whoever answers at once is not to see the answer.
   stdin.setRawMode(true);
   stdin.setEncoding('utf8');
+  stderr.write(`${question}: `);
   let password = '';
   try {
     for await (const text of stdin as AsyncIterable<string>) {

@@ -72,6 +72,12 @@ export type NetworkStep =
   | 'link-configured'
   | 'link-done';
 
+/** The same of every change of the metadata. */
+export type MetadataStep = 'metadata-written' | 'metadata-committed';
+
+/** The same of a checkpoint. */
+export type CheckpointStep = 'checkpoint-written' | 'checkpoint-packed' | 'checkpoint-stored';
+
 /** The same of a container that is started again. */
 export type RestartStep = 'restart-recorded' | 'restart-cleared' | 'restart-created' | 'restart-started';
 
@@ -90,7 +96,16 @@ export type PodContainerStep =
 /** The same of an event's: kept, handed to the subscribers, and its bytes in the kernel's hands. */
 export type EventStep = 'event-recorded' | 'event-told' | 'event-passed-on';
 
-export type Step = PodStep | PodContainerStep | RestartStep | TaskStep | ImageStep | NetworkStep | EventStep;
+export type Step =
+  | MetadataStep
+  | CheckpointStep
+  | PodStep
+  | PodContainerStep
+  | RestartStep
+  | TaskStep
+  | ImageStep
+  | NetworkStep
+  | EventStep;
 
 interface Effect {
   readonly kind: 'kill' | 'fail';
@@ -98,8 +113,6 @@ interface Effect {
   readonly count: number;
 }
 
-const given = process.env.MOOR_FAILPOINTS ?? '';
-const fixed = given.startsWith('/') ? undefined : parse(given);
 const times = new Map<Step, number>();
 
 function parse(text: string): Map<string, Effect> {
@@ -116,8 +129,9 @@ function parse(text: string): Map<string, Effect> {
  * @throws RpcError Internal when a test has asked for a failure here.
  */
 export function reached(step: Step): void {
+  const given = process.env.MOOR_FAILPOINTS ?? '';
   if (given === '') return;
-  const effect = (fixed ?? parse(readFileSync(given, 'utf8'))).get(step);
+  const effect = parse(given.startsWith('/') ? readFileSync(given, 'utf8') : given).get(step);
   if (effect === undefined) return;
   const count = (times.get(step) ?? 0) + 1;
   times.set(step, count);

@@ -10,6 +10,7 @@ import type { OomWatch } from './cgroup/oom.ts';
 import { event } from './events.ts';
 import { ExecProcess } from './exec.ts';
 import { writeExitRecord } from './exit-record.ts';
+import { reached } from './failpoint.ts';
 import { InitProcess } from './init.ts';
 import type { Log } from './log.ts';
 import { OPTIONS_FILE, parseOptions } from './options.ts';
@@ -158,6 +159,7 @@ export class Container {
 
   async start(): Promise<number> {
     const pid = await this.init.start();
+    reached('runtime-started');
     this.#recordState();
     this.#watchCgroup(pid);
     this.#publish(event.started(this.id, pid));
@@ -166,6 +168,7 @@ export class Container {
 
   async startExec(exec: ExecProcess, signal: AbortSignal): Promise<number> {
     const pid = await exec.start(signal);
+    reached('exec-running');
     this.#publish(event.execStarted(this.id, exec.id, pid));
     return pid;
   }
@@ -193,6 +196,7 @@ export class Container {
     try {
       // Unless it failed later on before: then the rest is tried again.
       if (this.init.state.status !== 'deleted') await this.init.delete();
+      reached('runtime-deleted');
     } catch (error) {
       this.#recordState();
       throw error;
@@ -200,6 +204,7 @@ export class Container {
     await this.#exitTold;
     this.#oom?.close();
     await unmountRootfs(this.#rootfs);
+    reached('rootfs-unmounted');
     this.#publish(event.deleted(this.id, this.init.exit));
   }
 
@@ -218,8 +223,10 @@ export class Container {
     }
     await mountRootfs(request.rootfs, this.#rootfs, reaper);
     try {
+      reached('rootfs-mounted');
       const stdio = await this.#openStdio(request, !this.#spec.ownPidNamespace, signal);
       await this.init.create(stdio);
+      reached('runtime-created');
     } catch (error) {
       await this.#undoCreate();
       throw error;
@@ -278,6 +285,7 @@ export class Container {
     const { log, publisher } = this.#surroundings;
     writeExitRecord(this.bundle, { exit, published: false });
     try {
+      reached('exit-recorded');
       if (!this.#spec.ownPidNamespace) await this.#cgroup?.kill();
       await this.#execsExited();
     } catch (error) {

@@ -8,6 +8,7 @@ import { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { failedPrecondition, invalidArgument } from '../../ttrpc/errors.ts';
 import { DiffRequest } from '../../proto/gen/containerd/services/diff.ts';
 import type { NamespacedContent } from '../content/namespaced-content.ts';
+import { reached } from '../failpoint.ts';
 import type { LayerDiffer } from '../diff/layer-differ.ts';
 import type { Namespace } from '../identifiers.ts';
 
@@ -55,7 +56,12 @@ export class CheckpointImages {
       mkdirSync(empty!, 0o700);
       mkdirSync(image!, 0o700);
       await write(image!);
-      return [await this.#pack(empty!, image!, purpose), await this.#config(spec, purpose)];
+      reached('checkpoint-written');
+      const packed = await this.#pack(empty!, image!, purpose);
+      reached('checkpoint-packed');
+      const config = await this.#config(spec, purpose);
+      reached('checkpoint-stored');
+      return [packed, config];
     } finally {
       await rm(work, { recursive: true, force: true });
     }

@@ -82,10 +82,15 @@ export class Collector {
     try {
       const { graph, seen, expires } = await this.#mark();
       reached('garbage-marked');
-      const removed = await this.#sweep(graph);
-      reached('garbage-forgotten');
+      const removed: Node[] = [];
+      try {
+        await this.#sweep(graph, removed);
+        reached('garbage-forgotten');
+      } finally {
+        // Also when it came to an end in the middle: nobody else knows of what has no record any more.
+        await this.#release(removed);
+      }
       const elapsed = performance.now() - begin;
-      await this.#release(removed);
       return { seen, removed, elapsed, expires };
     } finally {
       this.#written = undefined;
@@ -111,8 +116,8 @@ export class Collector {
     return { graph, seen, expires: expires === Infinity ? undefined : expires };
   }
 
-  async #sweep(graph: Graph): Promise<Node[]> {
-    const removed: Node[] = [];
+  /** @param removed is added to */
+  async #sweep(graph: Graph, removed: Node[]): Promise<void> {
     const garbage = graph.garbage();
     for (let start = 0; start < garbage.length; start += BATCH) {
       const batch = garbage.slice(start, start + BATCH);
@@ -122,7 +127,6 @@ export class Collector {
       });
       removed.push(...nodes);
     }
-    return removed;
   }
 
   #remove(transaction: Transaction, graph: Graph, batch: Garbage): Node[] {

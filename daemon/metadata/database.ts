@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { type RootDatabase, open } from 'lmdb';
 import { dataLoss, internal, messageOf, resourceExhausted } from '../../ttrpc/errors.ts';
 import type { MessageType } from '../../ttrpc/service.ts';
+import { reached } from '../failpoint.ts';
 import { PageFile } from './page-file.ts';
 import { Reserve } from './reserve.ts';
 import { FORMAT, type Key, below, formatKey } from './schema.ts';
@@ -212,7 +213,9 @@ export class Database extends Reader {
 
   #settle(waiting: readonly Waiting[]): (() => void)[] {
     try {
-      return this.#write(waiting);
+      const settle = this.#write(waiting);
+      reached('metadata-committed');
+      return settle;
     } catch (error) {
       // On a full disk, what removes goes on; the rest has failed.
       const removals = isFull(error) ? waiting.filter(({ addsNothing }) => addsNothing) : [];
@@ -228,6 +231,7 @@ export class Database extends Reader {
       const adds = !waiting.every(({ addsNothing }) => addsNothing);
       // Thrown before lmdb has written anything.
       if (!this.#reserve.suffices(usedBytes(this.store), adds)) throw new FullDisk();
+      reached('metadata-written');
       return settle;
     });
   }

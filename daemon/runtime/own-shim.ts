@@ -180,6 +180,13 @@ export class OwnShim implements Launcher {
       GRPC_ADDRESS: grpc,
       MAX_SHIM_VERSION: '3',
       MOOR_RUNC_ROOT: runcRoot(this.#options.state),
+      ...testing(),
     };
   }
+}
+
+/** A test's fail points (`shim/failpoint.ts`); nothing otherwise. */
+function testing(): Record<string, string> {
+  const { MOOR_FAILPOINTS: points = '' } = process.env;
+  return points.startsWith('/') ? { MOOR_FAILPOINTS: points } : {};
 }

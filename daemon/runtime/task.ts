@@ -20,10 +20,11 @@ import { timestampNow } from '../timestamp.ts';
 import type { Bundle } from './bundle.ts';
 import { cleanUpAfterShim, removeSocket } from './cleanup.ts';
 import { Execs } from './execs.ts';
+import { deleteContainer } from './deletion.ts';
 import { type Exit, type ExitRecord, KILLED } from './exit.ts';
 import { asAnswer, type KnownState } from './known-state.ts';
 import { reached } from '../failpoint.ts';
-import { DELETE_TIMEOUT_MS, type Launcher } from './launcher.ts';
+import type { Launcher } from './launcher.ts';
 import { PROBE_TIMEOUT_MS, type Question, ShimLink, type Unmet } from './link.ts';
 import { expectMoves } from './moves.ts';
 import { DELETE_TOPIC, EXIT_TOPIC, deleteNotice, exitNotice, type EventPublisher } from './notices.ts';
@@ -312,7 +313,13 @@ export class Task {
   async state(execId: ProcessId, signal: AbortSignal): Promise<PartialMessage<StateResponse>> {
     const known = execId === '' ? this.#link.known() : undefined;
     if (known !== undefined) return { id: this.id, ...asAnswer(known) };
-    const call = (shim: TaskClient) => shim.state({ id: this.id, execId }, { signal });
+    // A deletion may have come no further than the shim: the client has to be able to go on with it.
+    const call = (shim: TaskClient): Promise<PartialMessage<StateResponse>> =>
+      shim.state({ id: this.id, execId }, { signal }).catch((error: unknown) => {
+        const exit = this.#exit ?? this.bundle.readExit();
+        if (execId === '' && exit !== undefined && isCode(error, Code.NotFound)) return whenDead(exit);
+        throw error;
+      });
     const whenDead = (container: Exit) => {
       const { pid, status: exitStatus, exitedAt } = this.#endOf(execId, container);
       return { id: execId || this.id, execId, pid, status: Status.STOPPED, exitStatus, exitedAt };
@@ -354,19 +361,8 @@ export class Task {
   async #delete(): Promise<Exit> {
     if (!this.visible) throw notFound(`task ${this.id}: not found`);
     reached('delete-begun');
-    const call = async (shim: TaskClient): Promise<Exit | undefined> => {
-      try {
-        const { pid, exitStatus, exitedAt } = await shim.delete(
-          { id: this.id },
-          { timeout: DELETE_TIMEOUT_MS },
-        );
-        return { pid, status: exitStatus, exitedAt: exitedAt ?? timestampNow() };
-      } catch (error) {
-        // The shim has deleted it before, for a call that was cut off; what is left is to say how it ended.
-        if (isCode(error, Code.NotFound)) return this.#exit ?? this.bundle.readExit();
-        throw error;
-      }
-    };
+    const call = (shim: TaskClient): Promise<Exit | undefined> =>
+      deleteContainer(shim, this.id, () => this.#exit ?? this.bundle.readExit());
     const whenDead = (exit: Exit) => exit;
     const exit = await this.#link.ask<Exit | undefined>({
       action: 'deleting it',
@@ -381,8 +377,11 @@ export class Task {
       await this.#publish(DELETE_TOPIC, deleteNotice(this.id, life.exit));
     }
     this.#link.deleted(exit ?? { pid: this.pid, status: KILLED, exitedAt: timestampNow() });
-    if (life.kind === 'live') await this.stopShim(life.shim);
-    this.#remove();
+    try {
+      if (life.kind === 'live') await this.stopShim(life.shim);
+    } finally {
+      this.#remove();
+    }
     if (exit === undefined) throw notFound(`task ${this.id}: not found`);
     return exit;
   }
