@@ -105,7 +105,7 @@ export class Daemon {
     this.#opened.defer(() => exchange.close());
     const { database } = metadata;
     const { plugins } = config;
-    const proxies = new Proxies(config);
+    const proxies = await Proxies.open(config);
     this.#opened.defer(() => proxies.close());
     const content = new NamespacedContent(
       database,

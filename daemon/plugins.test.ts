@@ -15,10 +15,10 @@ const log = pino({ level: 'silent' });
 const context: CallContext = { signal: new AbortController().signal, metadata: new Map() };
 
 /** Services are made from the core, not used here. */
-const core = (config: Config): Core =>
+const core = async (config: Config): Promise<Core> =>
   ({
     config,
-    proxies: new Proxies(config),
+    proxies: await Proxies.open(config),
     metadata: {},
     networking: {},
     identity: { uuid: 'u', pid: 7, pidns: 8n },
@@ -34,7 +34,7 @@ const list = async (loaded: LoadedPlugins, ...filters: string[]): Promise<string
 };
 
 test('clients find every plugin, by type and id', async () => {
-  const loaded = new LoadedPlugins(core(parseConfig('root = "/r"\nstate = "/s"', 'x')), log);
+  const loaded = new LoadedPlugins(await core(parseConfig('root = "/r"\nstate = "/s"', 'x')), log);
   assert.deepEqual(await list(loaded, 'type==io.containerd.runtime.v2'), ['io.containerd.runtime.v2.task']);
   assert.deepEqual(await list(loaded, 'id==bolt', 'id==version'), [
     'io.containerd.metadata.v1.bolt',
@@ -54,7 +54,7 @@ test('clients find every plugin, by type and id', async () => {
 
 test('a disabled plugin is not there', async () => {
   const loaded = new LoadedPlugins(
-    core(parseConfig('disabled_plugins = ["io.containerd.grpc.v1.leases"]', 'x')),
+    await core(parseConfig('disabled_plugins = ["io.containerd.grpc.v1.leases"]', 'x')),
     log,
   );
   assert.deepEqual(await list(loaded, 'id==leases'), []);
@@ -63,20 +63,21 @@ test('a disabled plugin is not there', async () => {
 });
 
 test('a plugin that fails is reported, unless it is required', async () => {
-  const broken = (toml: string): Core => {
-    const whole = core(parseConfig(toml, 'x'));
+  const broken = async (toml: string): Promise<Core> => {
+    const whole = await core(parseConfig(toml, 'x'));
     return Object.defineProperty({ ...whole }, 'metadata', {
       get: () => {
         throw new Error('out of order');
       },
     });
   };
-  const loaded = new LoadedPlugins(broken(''), log);
+  const loaded = new LoadedPlugins(await broken(''), log);
   const { plugins } = await introspection(loaded).plugins({ filters: ['id==leases'] }, context);
   assert.deepEqual(plugins![0]!.initErr, { code: Code.Unknown, message: 'out of order' });
   assert.equal(loaded.serves('containerd.services.leases.v1.Leases'), false);
+  const required = await broken('required_plugins = ["io.containerd.grpc.v1.leases"]');
   assert.throws(
-    () => new LoadedPlugins(broken('required_plugins = ["io.containerd.grpc.v1.leases"]'), log),
+    () => new LoadedPlugins(required, log),
     /^Error: required plugin io\.containerd\.grpc\.v1\.leases: out of order$/,
   );
 });
@@ -102,7 +103,7 @@ address = "/nowhere/y.sock"
 `;
   const config = parseConfig(toml, 'x');
   checkPluginNames(config);
-  const whole = core(config);
+  const whole = await core(config);
   const loaded = new LoadedPlugins(whole, log);
   assert.deepEqual(await list(loaded, 'id==off'), []);
   const about = async () => {
@@ -117,7 +118,7 @@ address = "/nowhere/y.sock"
   assert.equal((await about()).initErr!.code, Code.Unavailable);
   whole.proxies.close();
 
-  const required = new Proxies({ ...config, required_plugins: ['io.containerd.snapshotter.v1.away'] });
+  const required = await Proxies.open({ ...config, required_plugins: ['io.containerd.snapshotter.v1.away'] });
   await assert.rejects(
     required.check(log),
     /^Error: required plugin io\.containerd\.snapshotter\.v1\.away: plugin away: cannot connect to \/nowhere\/x\.sock/,
@@ -130,7 +131,7 @@ address = "/nowhere/y.sock"
 });
 
 test('runtimes tell of themselves by their names, and what is no runtime is refused', async () => {
-  const loaded = new LoadedPlugins(core(parseConfig('', 'x')), log);
+  const loaded = new LoadedPlugins(await core(parseConfig('', 'x')), log);
   const ask = async (runtimePath: string) => {
     const options = messageAny('containerd.types.RuntimeRequest', RuntimeRequest, { runtimePath });
     const request = { type: 'io.containerd.runtime.v2', id: 'task', options };

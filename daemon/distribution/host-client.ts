@@ -1,5 +1,4 @@
 /** One host of a registry: its requests with what it wants to be shown, and its failures in our terms. */
-import { STATUS_CODES } from 'node:http';
 import { Code, type RpcError } from '../../ttrpc/errors.ts';
 import { Authorizer, type CredentialSource } from './auth.ts';
 import type { Host } from './hosts.ts';
@@ -80,6 +79,8 @@ export class HostClient {
 async function failureOf(call: Call, answer: Answer): Promise<RpcError> {
   const { status } = answer;
   const told = call.method === 'HEAD' ? '' : await errorText(answer);
+  // Not imported: for an import Node looks at all that the module exports, and loads its own fetch and WebSocket by that.
+  const { STATUS_CODES } = process.getBuiltinModule('node:http');
   const meaning = told === '' ? STATUS_CODES[status]?.toLowerCase() : told;
   const message = `${describe(call)}: status ${status}${meaning === undefined ? '' : `: ${meaning}`}`;
   const retryAfter = parseRetryAfter(answer.headers['retry-after']);

@@ -3,7 +3,7 @@ import { messageOf, type RpcError } from '../../ttrpc/errors.ts';
 import type { Logger } from '../log.ts';
 import type { Surroundings } from '../snapshots/local-snapshotter.ts';
 import type { OwnedSnapshotter } from '../snapshots/snapshotters.ts';
-import { PluginConnection } from './plugin-connection.ts';
+import type { PluginConnection } from './plugin-connection.ts';
 import { ContentStore } from '../content/store.ts';
 import { ProxyContentStore } from './proxy-content-store.ts';
 import { ProxyDiffer } from './proxy-differ.ts';
@@ -28,12 +28,21 @@ export class Proxies {
   readonly #connections = new Map<string, PluginConnection>();
   readonly #config: Config;
 
-  constructor(config: Config) {
+  private constructor(config: Config) {
     this.#config = config;
-    for (const [name, settings] of Object.entries(config.proxy_plugins)) {
-      if (config.disabled_plugins.includes(proxyUri(name, settings.type))) continue;
-      this.#connections.set(name, new PluginConnection(name, settings));
-    }
+  }
+
+  /** The client is loaded where there is something to connect to: most daemons have no such plugin, and start sooner. */
+  static async open(config: Config): Promise<Proxies> {
+    const proxies = new Proxies(config);
+    const wanted = Object.entries(config.proxy_plugins).filter(
+      ([name, { type }]) => !config.disabled_plugins.includes(proxyUri(name, type)),
+    );
+    if (wanted.length === 0) return proxies;
+    const { PluginConnection } = await import('./plugin-connection.ts');
+    for (const [name, settings] of wanted)
+      proxies.#connections.set(name, new PluginConnection(name, settings));
+    return proxies;
   }
 
   /**
