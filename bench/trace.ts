@@ -1,6 +1,6 @@
 /**
  * Where the milliseconds of a container's life go: each call of the API timed on both daemons, and within it each call of
- * runc (through a wrapper that notes the time). `bench/trace.ts [rounds]`
+ * runc (through a wrapper that notes the time); the same done by ctr; and the floor, runc alone. `bench/trace.ts [rounds]`
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,6 +9,7 @@ import { Options } from '../proto/gen/containerd/runtime/runc.ts';
 import { ContainersDefinition } from '../proto/gen/containerd/services/containers.ts';
 import { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
 import { Daemon, type Peer } from '../test/harness/daemon.ts';
+import { Floor } from './floor.ts';
 import { quantile } from './statistics.ts';
 
 /** Milliseconds by step; runc's share of a step under the step's name and `: runc …`. */
@@ -78,6 +79,10 @@ async function* lives(peer: Peer, traced: boolean, steps: Steps): AsyncGenerator
     await step('wait for init', ended);
     await step('tasks.delete', tasks.delete({ containerId }));
     await step('containers.delete', containers.delete({ id: containerId }));
+    if (!traced) {
+      const { milliseconds } = await ctr.run('whole', ['/bin/true'], ['--rm']);
+      note('ctr run --rm, all of it', milliseconds);
+    }
     yield;
   }
 }
@@ -88,6 +93,19 @@ const [ours, theirs, oursTraced, theirsTraced]: [Steps, Steps, Steps, Steps] = [
   new Map(),
   new Map(),
 ];
+
+/** A floor for the specification that ctr has this daemon store. */
+async function floorOf(daemon: Daemon): Promise<Floor> {
+  const ctr = daemon.ctr();
+  await ctr.runDetached('model', ['/bin/sleep', '1000']);
+  const config = join(daemon.bundle(ctr.namespace, 'model'), 'config.json');
+  const floor = new Floor(join(daemon.directory, 'floor'), config);
+  await ctr.remove('model');
+  return floor;
+}
+
+await using model = await Daemon.start('moord');
+using floor = await floorOf(model);
 const all = [
   lives('moord', false, ours),
   lives('containerd', false, theirs),
@@ -96,7 +114,10 @@ const all = [
 ];
 try {
   // In turn, so that all see the same machine.
-  for (let round = 0; round < rounds; round += 1) for (const one of all) await one.next();
+  for (let round = 0; round < rounds; round += 1) {
+    for (const one of all) await one.next();
+    await floor.live();
+  }
 } finally {
   for (const one of all) await one.return();
 }
@@ -113,3 +134,10 @@ for (const name of new Set([...ours.keys(), ...theirs.keys()])) {
 }
 console.log(table.toString());
 console.log(`median ms of ${rounds} lives; runc's own times come from a second pass through a wrapper`);
+const alone = new Table({
+  head: ['runc alone', 'from memory', 'from its file'],
+  style: { head: [], border: [] },
+});
+for (const call of floor.file.keys())
+  alone.push([`runc ${call}`, median(floor.memory.get(call)), median(floor.file.get(call))]);
+console.log(alone.toString());

@@ -43,7 +43,7 @@ export class SealedRunc {
     warn: (why: string) => void,
   ): Promise<SealedRunc | undefined> {
     try {
-      const sealed = seal(find(NAME));
+      const sealed = seal(find(NAME).path);
       const start = sealed.start(NAME, folder);
       const program = {
         ...start,
@@ -111,19 +111,17 @@ export function runcPaths(): string[] {
 }
 
 /** As execvp(3) finds a program. @throws Error when there is none */
-function find(binary: string): string {
-  const path = candidates(binary).find((candidate) => {
-    const status = statusOf(candidate);
-    return status?.isFile() === true && (status.mode & EXECUTABLE) !== 0n;
-  });
-  if (path === undefined) throw new Error(`no ${binary} in PATH`);
-  return path;
+function find(binary: string): { path: string; status: BigIntStats } {
+  for (const path of candidates(binary)) {
+    const status = statusOf(path);
+    if (status?.isFile() === true && (status.mode & EXECUTABLE) !== 0n) return { path, status };
+  }
+  throw new Error(`no ${binary} in PATH`);
 }
 
 function isIdentical(binary: string, identity: string): boolean {
   try {
-    const status = statusOf(find(binary));
-    return status !== undefined && identityOf(status) === identity;
+    return identityOf(find(binary).status) === identity;
   } catch {
     return false;
   }
