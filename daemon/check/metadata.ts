@@ -20,6 +20,7 @@ import { Lease, Resource } from '../../proto/gen/containerd/services/leases.ts';
 import { Namespace } from '../../proto/gen/containerd/services/namespaces.ts';
 import { Sandbox } from '../../proto/gen/containerd/types/sandbox.ts';
 import { Network, PendingLink } from '../../proto/gen/moor/metadata/network.ts';
+import { Pod, PodContainer } from '../../proto/gen/moor/metadata/pod.ts';
 import { ForeignSnapshot, Snapshot, SnapshotSequence } from '../../proto/gen/moor/metadata/snapshot.ts';
 import { messageOf } from '../../ttrpc/errors.ts';
 import type { MessageType } from '../../ttrpc/service.ts';
@@ -47,6 +48,8 @@ const types: { readonly [kind: string]: MessageType<unknown> } = {
   [Kind.Ingest]: Info,
   [Kind.Image]: Image,
   [Kind.Network]: Network,
+  [Kind.Pod]: Pod,
+  [Kind.PodContainer]: PodContainer,
   [Kind.PendingLink]: PendingLink,
   [Kind.SnapshotChild]: SnapshotSequence,
   [Kind.SnapshotSequence]: SnapshotSequence,

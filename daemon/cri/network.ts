@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { type PodSandboxConfig, Protocol } from '../../proto/gen/runtime/v1/api.ts';
 import { failedPrecondition, invalidArgument, messageOf } from '../../ttrpc/errors.ts';
 import { Cni } from '../cni/cni.ts';
-import { ConfigurationDirectory } from '../cni/directory.ts';
+import { type Configuration, ConfigurationDirectory } from '../cni/directory.ts';
 import type { NetworkList } from '../cni/network-list.ts';
 import type { Attachment } from '../cni/plugin.ts';
 import type { Result } from '../cni/result.ts';
@@ -69,7 +69,13 @@ export class PodNetworks {
    */
   problem(): string | undefined {
     const { conf_dir: directory } = this.#options.settings;
-    const { lists, problems } = this.#directory.current;
+    let current: Configuration;
+    try {
+      ({ current } = this.#directory);
+    } catch (error) {
+      return `cni plugin not initialized: ${directory} cannot be watched: ${messageOf(error)}`;
+    }
+    const { lists, problems } = current;
     if (lists.length > 0) return undefined;
     return [`cni plugin not initialized: no network config found in ${directory}`, ...problems].join('; ');
   }

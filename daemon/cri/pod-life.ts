@@ -217,10 +217,14 @@ export async function stopPod(cri: Cri, id: string): Promise<void> {
 async function releasePod(cri: Cri, id: string): Promise<void> {
   await endTask(cri, id);
   reached('pod-task-deleted');
-  await cri.networks.detach(id);
-  reached('pod-detached');
-  cri.networks.remove(id);
-  reached('pod-netns-removed');
+  const { config } = cri.pods.get(id);
+  // Plugins that still run for a daemon before this one hold up only pods that have to do with plugins.
+  if (config === undefined || namespacesOf(config).network !== NamespaceMode.NODE) {
+    await cri.networks.detach(id);
+    reached('pod-detached');
+    cri.networks.remove(id);
+    reached('pod-netns-removed');
+  }
   unmountShm(cri.podDirectory(id));
 }
 

@@ -11,6 +11,7 @@ import { cgroupsPath } from './cgroup.ts';
 import { Annotation, namespacesOf, userNamespaceOf } from './pod.ts';
 import { hostnameOf, podFiles } from './pod-files.ts';
 import type { CriSettings } from './settings.ts';
+import { profileOf, seccompOf } from './spec/profiles.ts';
 
 export interface SandboxSpecOptions {
   readonly id: string;
@@ -55,6 +56,8 @@ export function sandboxSpec(options: SandboxSpecOptions): Spec {
   const list: LinuxNamespace[] = made.map((type) => ({ type }));
   if (netns !== '') list.push(netns === undefined ? { type: 'network' } : { type: 'network', path: netns });
   const capabilities = [...DEFAULT_CAPABILITIES];
+  const profile = profileOf(securityContext?.seccomp, securityContext?.seccompProfilePath ?? '', 'seccomp');
+  const seccomp = securityContext?.privileged === true ? undefined : seccompOf(profile, capabilities);
   return {
     ociVersion: OCI_VERSION,
     root: { path: 'rootfs', readonly: true },
@@ -84,6 +87,7 @@ export function sandboxSpec(options: SandboxSpecOptions): Spec {
       cgroupsPath: cgroupsPath(settings, config, id),
       resources: { devices: [{ allow: false, access: 'rwm' }], cpu: { shares: CPU_SHARES } },
       sysctl: sysctlsOf(config, settings),
+      ...(seccomp !== undefined && { seccomp }),
       maskedPaths: [...MASKED_PATHS],
       readonlyPaths: [...READONLY_PATHS],
     },

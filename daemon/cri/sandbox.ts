@@ -10,6 +10,7 @@ import {
 } from '../../proto/gen/runtime/v1/api.ts';
 import { invalidArgument, notFound } from '../../ttrpc/errors.ts';
 import type { PartialMessage } from '../../ttrpc/service.ts';
+import { untilAborted } from '../distribution/turns.ts';
 import { reached } from '../failpoint.ts';
 import { statusOf as containerStatusOf } from './container-view.ts';
 import type { Calls, Cri } from './cri.ts';
@@ -19,6 +20,7 @@ import { KUBERNETES, newId } from './registry.ts';
 import { removeContainerOf, stopContainerOf } from './container-end.ts';
 import { taskOf } from './remains.ts';
 import { mappingsOf } from './sandbox-spec.ts';
+import { runtimeOf } from './settings.ts';
 
 /** How many pods a message of a streamed list has. */
 const PODS_A_MESSAGE = 100;
@@ -38,7 +40,7 @@ export function sandboxCalls(
     async runPodSandbox({ config, runtimeHandler }, { signal }) {
       const checked = check(config);
       handlerOf(cri, runtimeHandler);
-      await cri.recovered;
+      await untilAborted(cri.recovered, signal);
       const id = newId();
       await cri.turns.take(id, signal, async () => {
         const pod = await recorded(cri, id, checked, runtimeHandler);
@@ -202,7 +204,7 @@ function infoOf(cri: Cri, pod: Pod): object {
     snapshotKey: record?.snapshotKey ?? '',
     snapshotter: record?.snapshotter ?? '',
     runtimeHandler,
-    runtimeType: handlerOf(cri, runtimeHandler).runtime_type,
+    runtimeType: runtimeOf(cri.settings, runtimeHandler)?.runtime_type ?? '',
     config: config && jsonOf(config),
     runtimeSpec: record?.spec && (JSON.parse(Buffer.from(record.spec.value).toString()) as unknown),
     metadata: { netNSPath: netns, ips: addresses },

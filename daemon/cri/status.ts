@@ -65,7 +65,7 @@ function infoOf({ settings, networks }: Cri): { [key: string]: string } {
   const problem = networks.problem();
   return {
     config: JSON.stringify(settings),
-    cniconfig: JSON.stringify({ networks: networks.lists, problem }),
+    cniconfig: JSON.stringify({ networks: problem === undefined ? networks.lists : [], problem }),
     lastCNILoadStatus: problem ?? 'OK',
   };
 }
