@@ -20,6 +20,14 @@ import type { PodContainer } from './pod.ts';
 import { runningContainer } from './process.ts';
 import { KUBERNETES } from './registry.ts';
 
+const CHECKPOINTS = 'checkpoint-';
+
+/** What a daemon before this one was in the middle of writing goes. */
+export function dropCheckpoints({ state }: Pick<Cri, 'state'>): void {
+  for (const name of readdirSync(state))
+    if (name.startsWith(CHECKPOINTS)) rmSync(join(state, name), { recursive: true, force: true });
+}
+
 /**
  * Has the runtime write down a running container, which runs on, and packs what it wrote: `checkpoint/`, and beside it `config.dump` and
  * `spec.dump`, as others name them.
@@ -41,7 +49,7 @@ export async function checkpointContainer(
   const task = cri.tasks.get(KUBERNETES, container.id as ContainerId);
   const late = timeout === 0 ? undefined : AbortSignal.timeout(timeout);
   const patience = late === undefined ? signal : AbortSignal.any([signal, late]);
-  const work = mkdtempSync(join(cri.state, 'checkpoint-'));
+  const work = mkdtempSync(join(cri.state, CHECKPOINTS));
   const unfinished = `${location}.unfinished`;
   try {
     const image = join(work, 'checkpoint');

@@ -69,6 +69,8 @@ export async function createContainer(
     logPath: logPathOf(podConfig, config),
     state: { $case: 'making', value: {} },
   });
+  // A name may still be kept for what a daemon before this one had begun.
+  await cri.recovered;
   await cri.containers.create(making);
   try {
     reached('pod-container-recorded');

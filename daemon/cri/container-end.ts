@@ -16,13 +16,17 @@ const SIGKILL = 9;
 /** Milliseconds that a killed container has to end. */
 const KILL_TIMEOUT_MS = 60_000;
 
-/** Writes down how a container has ended, unless that is known; then its task goes. */
+/**
+ * Writes down how a container has ended, unless that is known; then its task goes. One that is being started is left to who starts it,
+ * and looks for its end afterwards.
+ */
 export async function recordExit(
   cri: Cri,
   id: string,
   exit: Pick<Exit, 'status' | 'exitedAt'>,
 ): Promise<void> {
-  await cri.containers.changeIfThere(id, (container) => withExit(container, exit));
+  const container = await cri.containers.changeIfThere(id, (before) => withExit(before, exit));
+  if (container?.state?.$case === 'created') return;
   reached('pod-container-ended');
   // Nobody asks the task any more, and its shim would stay for it.
   const task = taskOf(cri, id);
@@ -34,8 +38,8 @@ function withExit(
   { status, exitedAt }: Pick<Exit, 'status' | 'exitedAt'>,
 ): PodContainer {
   const { state } = container;
-  if (state?.$case !== 'running' && state?.$case !== 'created') return container;
-  const startedAt = state.$case === 'running' ? state.value.startedAt : 0n;
+  if (state?.$case !== 'running') return container;
+  const { startedAt } = state.value;
   const reason = container.oomKilled ? 'OOMKilled' : status === 0 ? 'Completed' : 'Error';
   const value = { startedAt, finishedAt: nanosecondsOf(exitedAt), exitCode: status, reason, message: '' };
   return { ...container, state: { $case: 'exited', value } };

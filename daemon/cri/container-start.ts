@@ -3,11 +3,12 @@ import { Status } from '../../proto/gen/containerd/types/task.ts';
 import { failedPrecondition, messageOf } from '../../ttrpc/errors.ts';
 import { reached } from '../failpoint.ts';
 import type { ContainerId } from '../identifiers.ts';
+import type { Task } from '../runtime/task.ts';
 import { timestampNow } from '../timestamp.ts';
 import { recordExit } from './container-end.ts';
 import { pidOf } from './container-creation.ts';
 import type { Cri } from './cri.ts';
-import { exitOf, type PodContainer, stateName } from './pod.ts';
+import { type PodContainer, stateName } from './pod.ts';
 import { now } from './pod-life.ts';
 import { KUBERNETES } from './registry.ts';
 import { endTask, taskOf } from './remains.ts';
@@ -43,18 +44,13 @@ export async function recoverStart(cri: Cri, id: string): Promise<void> {
   if (cri.containers.find(id)?.state?.$case !== 'created') return;
   const task = taskOf(cri, id);
   if (task === undefined) return;
-  const { status, exitStatus = 0, exitedAt } = await task.state('', AbortSignal.timeout(STATE_TIMEOUT_MS));
-  if (status === Status.CREATED) return endTask(cri, id);
-  const value = { pid: task.pid, startedAt: now() };
-  await cri.containers.change(id, (before) =>
-    before.state?.$case === 'created' ? { ...before, state: { $case: 'running', value } } : before,
-  );
-  if (status !== Status.STOPPED) return;
-  await recordExit(cri, id, { status: exitStatus, exitedAt: { ...timestampNow(), ...exitedAt } });
+  const { status } = await task.state('', AbortSignal.timeout(STATE_TIMEOUT_MS));
+  if (status === Status.CREATED) await endTask(cri, id);
+  else await writeStart(cri, id, task);
 }
 
 async function run(cri: Cri, record: PodContainer, signal: AbortSignal): Promise<void> {
-  const { metadata, distribution, tasks, containers } = cri;
+  const { metadata, distribution, tasks } = cri;
   const id = record.id as ContainerId;
   const container = metadata.containers.get(KUBERNETES, id);
   const snapshots = distribution.snapshotters.get(container.snapshotter);
@@ -71,13 +67,16 @@ async function run(cri: Cri, record: PodContainer, signal: AbortSignal): Promise
   reached('pod-container-task-made');
   await task.start('', signal);
   reached('pod-container-started');
-  const startedAt = now();
-  await containers.change(id, (before) => {
-    const exit = exitOf(before);
-    // It may have ended already, and that been written down.
-    if (exit !== undefined) return { ...before, state: { $case: 'exited', value: { ...exit, startedAt } } };
-    return { ...before, state: { $case: 'running', value: { pid: task.pid, startedAt } } };
-  });
+  await writeStart(cri, record.id, task);
+}
+
+/** Writes down that it runs, and how it has ended if it has already: nobody else would, as long as it was not known to run. */
+async function writeStart(cri: Cri, id: string, task: Task): Promise<void> {
+  const value = { pid: task.pid, startedAt: now() };
+  await cri.containers.change(id, (before) => ({ ...before, state: { $case: 'running', value } }));
+  const { status, exitStatus = 0, exitedAt } = await task.state('', AbortSignal.timeout(STATE_TIMEOUT_MS));
+  if (status !== Status.STOPPED) return;
+  await recordExit(cri, id, { status: exitStatus, exitedAt: { ...timestampNow(), ...exitedAt } });
 }
 
 /** The shim writes the log, and copies to who is attached. */

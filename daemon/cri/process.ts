@@ -1,6 +1,6 @@
 /** Processes of containers as somebody is connected to them: by exec, or attached to the first one. */
 import { randomBytes } from 'node:crypto';
-import { constants, mkdirSync, openSync, rmSync } from 'node:fs';
+import { constants, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { PassThrough, type Readable, type Writable } from 'node:stream';
@@ -13,6 +13,7 @@ import type { Task } from '../runtime/task.ts';
 import type { Cri } from './cri.ts';
 import { type PodContainer, stateName } from './pod.ts';
 import { KUBERNETES } from './registry.ts';
+import { taskOf } from './remains.ts';
 
 /** Which streams are wanted. With a terminal, there is no stderr. */
 export interface WantedStreams {
@@ -67,7 +68,7 @@ export async function exec(cri: Cri, request: ExecRequest, signal: AbortSignal):
   if (request.command.length === 0) throw invalidArgument('no command to execute: invalid argument');
   const task = cri.tasks.get(KUBERNETES, container.id as ContainerId);
   const execId = parseExecId(randomBytes(16).toString('hex'));
-  const fifos = new Fifos(join(cri.state, 'execs', execId), request);
+  const fifos = new Fifos(join(execsOf(cri), `${container.id}.${execId}`), request);
   try {
     const spec = processSpec(cri, container, request);
     const { stdin, stdout, stderr } = fifos.paths;
@@ -80,6 +81,25 @@ export async function exec(cri: Cri, request: ExecRequest, signal: AbortSignal):
     fifos.close();
     throw error;
   }
+}
+
+/** Where the named pipes of execs are, which also say what execs there are. */
+function execsOf({ state }: Pick<Cri, 'state'>): string {
+  return join(state, 'execs');
+}
+
+/** Ends what a daemon before this one was running for clients that it has lost. Never rejects. */
+export async function endExecs(cri: Cri): Promise<void> {
+  const directory = execsOf(cri);
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  await Promise.all(
+    readdirSync(directory).map(async (name) => {
+      const [containerId = '', execId = ''] = name.split('.');
+      const task = taskOf(cri, containerId);
+      if (task !== undefined) await removeExec(task, execId as ExecId);
+      rmSync(join(directory, name), { recursive: true, force: true });
+    }),
+  );
 }
 
 /** One that does not start is not left behind. */

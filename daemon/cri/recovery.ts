@@ -1,12 +1,16 @@
 /** What a daemon before this one had begun with pods is undone or finished, and what a reboot has taken is written down. */
 import { messageOf } from '../../ttrpc/errors.ts';
 import { removeContainerOf } from './container-end.ts';
+import { dropCheckpoints } from './container-checkpoint.ts';
 import { recoverStart } from './container-start.ts';
 import type { Cri } from './cri.ts';
 import { clearPod, undoPod } from './pod-life.ts';
+import { endExecs } from './process.ts';
 
 /** Never rejects: what cannot be done now is for kubelet's next attempt, or the next start. */
 export async function recoverPods(cri: Cri): Promise<void> {
+  dropCheckpoints(cri);
+  await endExecs(cri);
   await Promise.all(
     cri.containers
       .list()
