@@ -2,6 +2,7 @@ import { closeSync, constants, mkdirSync, openSync, readFileSync, rmSync, writeS
 import { join } from 'node:path';
 import { forkForLines, listenUnix, setChildSubreaper, setSid } from '../native/native.ts';
 import { messageOf } from '../ttrpc/errors.ts';
+import { unfitness } from './fitness.ts';
 import { Log } from './log.ts';
 import { Reaper } from './reaper.ts';
 import { runcPaths, SealedRunc } from './sealed-runc.ts';
@@ -34,7 +35,8 @@ export interface Forked extends ForkRequest {
 }
 
 /**
- * Waits with the shim's code loaded, and forks one shim for each line the daemon writes. The shim answers with `{"sequence", "pid"}`
+ * Waits with the shim's code loaded, and forks one shim for each line the daemon writes. Says `{"ready": true}` first, or
+ * `{"unfit": "why"}` where forking is not safe, and ends then. The shim answers with `{"sequence", "pid"}`
  * once it listens, or with `{"sequence", "error"}` and ends. The process ends with the daemon's connection. Its shims live on.
  *
  * @param scratch a directory for the warm-up
@@ -42,6 +44,9 @@ export interface Forked extends ForkRequest {
  */
 export async function serveTemplate(scratch: string): Promise<Forked> {
   await warmUp(scratch);
+  const unfit = await unfitness();
+  answer(unfit === undefined ? { ready: true } : { unfit });
+  if (unfit !== undefined) process.exit(0);
   let sealedRunc = await sealRunc(scratch);
   for (;;) {
     // No callback of the loop is under way then that would go on in the shim.

@@ -48,6 +48,15 @@ export function shimCommand(): string[] {
   return [process.execPath, fileURLToPath(new URL('./shim.js', here))];
 }
 
+/** The files that `shimCommand()` runs; of the sources, the first. */
+function shimCode(): string[] {
+  const here = import.meta.url;
+  const names = here.endsWith('.ts')
+    ? ['../../shim/main.ts', '../../native/build/moor.node']
+    : ['./shim.js', './shim.main.js', '../native/build/moor.node'];
+  return names.map((name) => fileURLToPath(new URL(name, here)));
+}
+
 /** A runc container's state must be found again by every later daemon on the same state directory. */
 export function runcRoot(state: string): string {
   return join(state, 'runc');
@@ -67,7 +76,8 @@ export class OwnShim implements Launcher {
     if (options.spawn === 'fork') {
       const { command, log, state } = options;
       const scratch = join(state, 'warm-up');
-      this.#template = new ShimTemplate({ command, env: this.#environment(), log, scratch });
+      const env = this.#environment();
+      this.#template = new ShimTemplate({ command, env, log, scratch, code: shimCode() });
     }
   }
 
@@ -130,7 +140,8 @@ export class OwnShim implements Launcher {
     const { addresses, debug, log } = this.#options;
     try {
       const request = { namespace, id, address: addresses.grpc, bundle: path, socket, debug };
-      return { pid: await this.#template.fork(request) };
+      const pid = await this.#template.fork(request);
+      return pid === undefined ? undefined : { pid };
     } catch (error) {
       log.warn({ id, namespace, err: error }, 'the shim is started afresh');
     }

@@ -1,6 +1,6 @@
 /** The process that has the shim's code loaded and forks the shims. */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { closeSync, statSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { Logger } from 'pino';
@@ -25,6 +25,8 @@ export interface TemplateOptions {
   readonly log: Logger;
   /** A directory that the template may make, for its warm-up. */
   readonly scratch: string;
+  /** The files of the shim's code: when one is replaced, so is the template. */
+  readonly code: readonly string[];
 }
 
 /**
@@ -53,18 +55,33 @@ const PAUSE_MS = 1000;
 /** Milliseconds for an answer: a fork takes one, a machine that swaps may need a thousand times as long. */
 const ANSWER_MS = 5000;
 
+/** After so many templates that have died before they were ready there is no further one until the code changes. */
+const MOST_ATTEMPTS = 5;
+
 interface Running {
-  readonly process: ChildProcess;
   readonly socket: Socket;
-  readonly waiting: Map<number, PromiseWithResolvers<number>>;
+  /** What the files of its code were. */
+  readonly code: string;
+  readonly waiting: Map<number, PromiseWithResolvers<number | undefined>>;
 }
 
-/** Starts the template with the daemon, and again when it has died. Its death harms no shim. */
+/** What comes from the template: about itself, or about the shim of a request. */
+type Message =
+  | { readonly ready: true }
+  | { readonly unfit: string }
+  | { readonly sequence: number; readonly pid: number }
+  | { readonly sequence: number; readonly error: string };
+
+/** Starts the template with the daemon, and again when it has died or its code has changed. Its death harms no shim. */
 export class ShimTemplate {
   readonly #options: TemplateOptions;
   #running: Running | undefined;
   #sequence = 0;
   #diedAt = -Infinity;
+  /** Templates in a row that have died before they were ready. */
+  #attempts = 0;
+  /** The code that cannot be forked. */
+  #unfit: string | undefined;
   #closed = false;
 
   constructor(options: TemplateOptions) {
@@ -73,13 +90,15 @@ export class ShimTemplate {
 
   /**
    * Forks one shim.
-   * @returns its pid
+   * @returns its pid, or undefined where shims cannot be forked; the reason has been logged once
    * @throws RpcError Unavailable when there is no template, or it has not answered: whether a shim runs is then unknown
    */
-  async fork(request: ForkRequest): Promise<number> {
-    const { socket, waiting } = this.start();
+  async fork(request: ForkRequest): Promise<number | undefined> {
+    const running = this.start();
+    if (running === undefined) return undefined;
+    const { socket, waiting } = running;
     const sequence = (this.#sequence += 1);
-    const answer = Promise.withResolvers<number>();
+    const answer = Promise.withResolvers<number | undefined>();
     waiting.set(sequence, answer);
     const timer = setTimeout(
       () => answer.reject(unavailable('the shim template does not answer')),
@@ -94,33 +113,30 @@ export class ShimTemplate {
     }
   }
 
-  /** Starts the template if none runs. */
-  start(): Running {
-    if (this.#running !== undefined) return this.#running;
+  /**
+   * Starts the template if none runs with the code that is there now.
+   * @returns undefined where shims cannot be forked
+   */
+  start(): Running | undefined {
+    const code = identityOf(this.#options.code);
+    if (this.#running?.code === code) return this.#running;
+    if (this.#unfit === code) return undefined;
+    if (this.#running !== undefined) {
+      this.#options.log.info('the code of the shim has changed: another template takes over');
+      this.#retire(this.#running);
+    }
     if (this.#closed || performance.now() - this.#diedAt < PAUSE_MS) {
       throw unavailable('the shim template has just died');
     }
-    const [program = '', ...args] = this.#options.command;
-    const [ours, theirs] = socketPair();
-    let child: ChildProcess;
-    try {
-      child = spawn(program, [...FORKABLE, ...args, '-bundle', this.#options.scratch, 'template'], {
-        env: { ...this.#options.env, UV_USE_IO_URING: '0' },
-        detached: true,
-        stdio: ['ignore', 'inherit', 'inherit', theirs],
-      });
-    } finally {
-      closeSync(theirs);
-    }
-    const socket = new Socket({ fd: ours });
-    const running: Running = { process: child, socket, waiting: new Map() };
+    const running: Running = { socket: this.#spawn(), code, waiting: new Map() };
     this.#running = running;
-    child.unref();
-    child.once('error', (error) => this.#lost(running, messageOf(error)));
-    child.once('exit', (code, signal) => this.#lost(running, `it ended with ${signal ?? code}`));
-    socket.once('error', (error) => this.#lost(running, messageOf(error)));
-    socket.once('close', () => this.#lost(running, 'it has closed its connection'));
-    createInterface({ input: socket }).on('line', (line) => settle(running, line));
+    // For good: the failure of a write may come after that of a read.
+    running.socket.on('error', (error) => this.#lost(running, messageOf(error)));
+    running.socket.once('close', () => this.#lost(running, 'it has closed its connection'));
+    createInterface({ input: running.socket })
+      .on('line', (line) => this.#take(running, JSON.parse(line) as Message))
+      // It passes on the errors of the socket, which are seen to above.
+      .on('error', () => {});
     return running;
   }
 
@@ -130,14 +146,64 @@ export class ShimTemplate {
     this.#running?.socket.destroy();
   }
 
-  #lost(running: Running, why: string): void {
-    if (this.#running !== running) return;
+  #spawn(): Socket {
+    const [program = '', ...args] = this.#options.command;
+    const [ours, theirs] = socketPair();
+    const socket = new Socket({ fd: ours });
+    try {
+      const child = spawn(program, [...FORKABLE, ...args, '-bundle', this.#options.scratch, 'template'], {
+        env: { ...this.#options.env, UV_USE_IO_URING: '0' },
+        detached: true,
+        stdio: ['ignore', 'inherit', 'inherit', theirs],
+      });
+      child.unref();
+      child.once('error', (error) => socket.destroy(error));
+      child.once('exit', (code, signal) => {
+        if (code !== 0) socket.destroy(new Error(`it ended with ${signal ?? code}`));
+      });
+      return socket;
+    } catch (error) {
+      socket.destroy();
+      throw error;
+    } finally {
+      closeSync(theirs);
+    }
+  }
+
+  #take(running: Running, message: Message): void {
+    if ('ready' in message) this.#attempts = 0;
+    else if ('unfit' in message) this.#giveUp(running, message.unfit);
+    else {
+      const answer = running.waiting.get(message.sequence);
+      if ('pid' in message) answer?.resolve(message.pid);
+      else answer?.reject(unavailable(`the shim template cannot fork: ${message.error}`));
+    }
+  }
+
+  /** It answers what it has been asked, and ends. */
+  #retire(running: Running): void {
     this.#running = undefined;
-    this.#diedAt = performance.now();
+    this.#attempts = 0;
+    running.socket.end();
+  }
+
+  #giveUp(running: Running, why: string): void {
+    this.#unfit = running.code;
+    if (this.#running === running) this.#running = undefined;
+    this.#options.log.warn({ why }, 'shims cannot be forked, each is started afresh');
+    for (const answer of running.waiting.values()) answer.resolve(undefined);
+    running.socket.destroy();
+  }
+
+  #lost(running: Running, why: string): void {
     running.socket.destroy();
     for (const answer of running.waiting.values())
       answer.reject(unavailable(`the shim template has died: ${why}`));
-    if (this.#closed) return;
+    if (this.#running !== running || this.#closed) return;
+    this.#attempts += 1;
+    if (this.#attempts >= MOST_ATTEMPTS) return this.#giveUp(running, `the template has died: ${why}`);
+    this.#running = undefined;
+    this.#diedAt = performance.now();
     this.#options.log.warn(
       { why },
       'the shim template has died; shims live on, new ones are started afresh meanwhile',
@@ -146,13 +212,22 @@ export class ShimTemplate {
   }
 
   #restart(): void {
-    if (!this.#closed) this.start();
+    if (this.#closed) return;
+    try {
+      this.start();
+    } catch (error) {
+      // The next shim that is wanted tries again.
+      this.#options.log.warn({ err: error }, 'no shim template can be started');
+    }
   }
 }
 
-function settle({ waiting }: Running, line: string): void {
-  const { sequence, pid, error } = JSON.parse(line) as { sequence: number; pid?: number; error?: string };
-  const answer = waiting.get(sequence);
-  if (pid === undefined) answer?.reject(unavailable(`the shim template cannot fork: ${error}`));
-  else answer?.resolve(pid);
+/** What changes when one of the files is replaced or written to. */
+function identityOf(files: readonly string[]): string {
+  return files
+    .map((file) => {
+      const status = statSync(file, { throwIfNoEntry: false });
+      return status === undefined ? '-' : `${status.dev} ${status.ino} ${status.size} ${status.mtimeMs}`;
+    })
+    .join('\n');
 }
