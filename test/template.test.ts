@@ -3,15 +3,17 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import {
   copyFileSync,
+  cpSync,
   mkdtempSync,
   readFileSync,
   readdirSync,
   readlinkSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { it } from 'node:test';
 import { Daemon } from './harness/daemon.ts';
 import { expectNothingLeft, holdings } from './harness/leftovers.ts';
@@ -19,12 +21,16 @@ import { suite } from './harness/peers.ts';
 import { commandLine, killProcess, processOf, processes, workingDirectory } from './harness/processes.ts';
 import { eventually } from './harness/wait.ts';
 
-suite('the shim template', { peers: ['moord'] }, (rig) => {
+const repository = resolve(import.meta.dirname, '..');
+const FORK = '[shim]\nspawn = "fork"\n';
+
+suite('the shim template', { peers: ['moord'], config: FORK }, (rig) => {
   const templateOf = (daemon: number) =>
     eventually('the template runs', () =>
       processes().find(({ pid, parent }) => parent === daemon && commandLine(pid).endsWith(' template')),
     );
-  const parentOf = async (id: string) => processOf((await rig.ctr.task(id))?.pid ?? 0)?.parent ?? 0;
+  const parentOf = async (id: string, ctr = rig.ctr) =>
+    processOf((await ctr.task(id))?.pid ?? 0)?.parent ?? 0;
   const session = (pid: number) => readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[3];
 
   it('forks shims that have nothing of the daemon or of each other', async () => {
@@ -79,7 +85,10 @@ suite('the shim template', { peers: ['moord'] }, (rig) => {
     };
     const wrapper = `#!/bin/sh\necho "$*" >> ${calls}\nexec ${original} "$@"\n`;
     install((path) => copyFileSync(original, path));
-    await using daemon = await Daemon.start('moord', { env: { PATH: `${bin}:${process.env['PATH']}` } });
+    await using daemon = await Daemon.start('moord', {
+      config: FORK,
+      env: { PATH: `${bin}:${process.env['PATH']}` },
+    });
     const ctr = daemon.ctr();
     /** Whether the shim starts runc by the link to the copy. */
     const isSealed = (id: string) => readdirSync(daemon.bundle(ctr.namespace, id)).includes('runc');
@@ -105,7 +114,10 @@ suite('the shim template', { peers: ['moord'] }, (rig) => {
     const runc = join(bin, 'runc');
     const original = execFileSync('/bin/sh', ['-c', 'command -v runc'], { encoding: 'utf8' }).trim();
     copyFileSync(original, runc);
-    await using daemon = await Daemon.start('moord', { env: { PATH: `${bin}:${process.env['PATH']}` } });
+    await using daemon = await Daemon.start('moord', {
+      config: FORK,
+      env: { PATH: `${bin}:${process.env['PATH']}` },
+    });
     const ctr = daemon.ctr();
     await ctr.runDetached('old', ['/bin/sleep', '1000']);
     rmSync(runc);
@@ -114,6 +126,47 @@ suite('the shim template', { peers: ['moord'] }, (rig) => {
     assert.ok(readdirSync(daemon.bundle(ctr.namespace, 'new')).includes('runc'));
     assert.equal((await ctr.exec('new', ['/bin/echo', 'here'])).stdout, 'here\n');
     for (const id of ['old', 'new']) await ctr.remove(id);
+  });
+
+  it('is replaced when the code on disk is, and what runs by then runs on', async (t) => {
+    const copy = mkdtempSync('/tmp/m-copy-');
+    t.after(() => rmSync(copy, { recursive: true }));
+    for (const folder of ['bin', 'dist', 'scripts', 'native/build'])
+      cpSync(join(repository, folder), join(copy, folder), { recursive: true });
+    symlinkSync(join(repository, 'node_modules'), join(copy, 'node_modules'));
+    await using daemon = await Daemon.start('moord', { program: join(copy, 'bin/moord'), config: FORK });
+    const ctr = daemon.ctr();
+    const forkedBy = async (id: string) => processOf(await parentOf(id, ctr))?.parent;
+    const template = await templateOf(daemon.pid);
+    await ctr.runDetached('old', ['/bin/sleep', '1000']);
+    assert.equal(await forkedBy('old'), template.pid);
+
+    // As a package manager does it: the new file takes the old one's name.
+    const code = join(copy, 'dist/shim.main.js');
+    writeFileSync(`${code}.new`, `${readFileSync(code, 'utf8')}// a newer version\n`);
+    renameSync(`${code}.new`, code);
+    await ctr.runDetached('new', ['/bin/sleep', '1000']);
+    const next = (await forkedBy('new')) ?? 0;
+    assert.match(commandLine(next), / template$/);
+    assert.notEqual(next, template.pid);
+    await eventually('the old template ends', () => processOf(template.pid) === undefined);
+    assert.equal((await ctr.exec('old', ['/bin/echo', 'here'])).stdout, 'here\n');
+    for (const id of ['old', 'new']) await ctr.remove(id);
+  });
+
+  it('leaves nothing of its warm-up behind when it is killed in it', async () => {
+    await using daemon = await Daemon.start('moord', { config: FORK });
+    await eventually('the warm-up is at work', () => {
+      const template = processes().find(({ parent }) => parent === daemon.pid);
+      return template !== undefined && processes().some(({ parent }) => parent === template.pid);
+    });
+    for (const { pid } of processes().filter(({ parent }) => parent === daemon.pid)) await killProcess(pid);
+    const standIn = join(daemon.state, 'warm-up/runtime');
+    const left = () => processes().filter(({ pid }) => commandLine(pid).includes(standIn));
+    await eventually('the stand-in runtime ends', () => left().length === 0);
+    const ctr = daemon.ctr();
+    await ctr.runDetached('one', ['/bin/sleep', '1000']);
+    await ctr.remove('one');
   });
 
   it('ends with its daemon and leaves no zombie of a shim', async () => {

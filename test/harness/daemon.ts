@@ -27,6 +27,8 @@ export type Peer = 'moord' | 'containerd';
 export interface DaemonOptions {
   /** TOML added to the daemon's configuration file. */
   readonly config?: string;
+  /** What it is started by; the moord of this checkout, or containerd, unless given. */
+  readonly program?: string;
   /** Added to the environment. */
   readonly env?: Readonly<Record<string, string>>;
   /** Where it keeps what is durable, and what is not; below its directory unless given. */
@@ -74,7 +76,7 @@ export class Daemon implements AsyncDisposable {
     this.root = options.root ?? join(this.directory, 'root');
     this.state = options.state ?? join(this.directory, 'state');
     this.log = join(this.directory, 'log');
-    this.program = peer === 'containerd' ? 'containerd' : join(repository, 'bin/moord');
+    this.program = options.program ?? (peer === 'containerd' ? 'containerd' : join(repository, 'bin/moord'));
   }
 
   /** Starts a daemon and returns when it answers. */
@@ -240,11 +242,18 @@ export class Daemon implements AsyncDisposable {
   }
 
   #plugins(): string {
-    if (this.peer === 'moord') return '';
+    if (this.peer === 'moord') return this.#spawn();
     const unneeded = ['grpc.v1.cri', 'internal.v1.opt', 'tracing.processor.v1.otlp'].concat(
       ['aufs', 'btrfs', 'zfs', 'devmapper'].map((name) => `snapshotter.v1.${name}`),
     );
     return `disabled_plugins = [${unneeded.map((name) => `"io.containerd.${name}"`).join(', ')}]\n`;
+  }
+
+  /** `TEST_SHIM_SPAWN=exec` has all shims started afresh, but where a suite has a choice of its own. */
+  #spawn(): string {
+    const spawn = process.env['TEST_SHIM_SPAWN'];
+    if (spawn === undefined || this.#options.config?.includes('[shim]') === true) return '';
+    return `[shim]\nspawn = "${spawn}"\n`;
   }
 
   #mine(pid: number): boolean {
