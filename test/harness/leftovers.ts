@@ -28,7 +28,10 @@ export function holdings(daemon: Daemon): Holdings {
   for (const { pid, parent, state, name } of processes())
     if (state === 'Z' && family.has(parent)) held.add(`zombie ${pid} ${name} of ${parent}`);
   for (const [kind, path] of specialFiles(daemon.directory)) held.add(`${kind} ${path}`);
-  for (const name of numbered(descriptors(daemon.pid))) held.add(`descriptor ${name}`);
+  // Opened with the first event, and another one whenever it has grown: the daemon's own, whatever came and went.
+  const journal = join(daemon.state, 'events/journal/');
+  const open = descriptors(daemon.pid).filter((file) => !file.startsWith(journal));
+  for (const name of numbered(open)) held.add(`descriptor ${name}`);
   return held;
 }
 
