@@ -18,6 +18,8 @@ import { Pod, PodContainer } from './pod.ts';
 import { recoverPods } from './recovery.ts';
 import { Registry } from './registry.ts';
 import type { CriSettings } from './settings.ts';
+import { targetsOf } from './streaming.ts';
+import { StreamingServer } from './streaming/server.ts';
 
 type RuntimeService = ServiceImplementation<typeof RuntimeServiceDefinition>;
 
@@ -50,7 +52,8 @@ export class Cri implements CriOptions, AsyncDisposable {
   readonly containers: Registry<PodContainer>;
   readonly images: LocalImages;
   readonly networks: PodNetworks;
-  readonly events = new ContainerEvents();
+  readonly events: ContainerEvents;
+  readonly streams: StreamingServer;
   /** What changes a pod or a container is done one after the other, by its id. */
   readonly turns = new Turns();
   readonly exits: Exits;
@@ -81,6 +84,8 @@ export class Cri implements CriOptions, AsyncDisposable {
       state: this.state,
       log: options.log,
     });
+    this.events = new ContainerEvents(this);
+    this.streams = new StreamingServer(options.settings.streaming, targetsOf(this), options.log);
     this.exits = new Exits(this);
   }
 
@@ -110,6 +115,7 @@ export class Cri implements CriOptions, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
+    await this.streams[Symbol.asyncDispose]();
     await this.exits.settled();
     this.networks.close();
   }
