@@ -10,7 +10,7 @@ import {
 } from '../../proto/gen/runtime/v1/api.ts';
 import { resourceExhausted } from '../../ttrpc/errors.ts';
 import type { PartialMessage } from '../../ttrpc/service.ts';
-import { containerStatusOf } from './container-status.ts';
+import { statusOf as containerStatusOf } from './container-view.ts';
 import type { Calls, Cri } from './cri.ts';
 import { type Pod, type PodContainer, isListed } from './pod.ts';
 import { now } from './pod-life.ts';

@@ -10,23 +10,14 @@ export function streamingCalls(cri: Cri): Calls<'exec' | 'attach' | 'portForward
       check({ tty, stdin, stdout, stderr });
       if (cmd.length === 0) throw invalidArgument('no command to execute: invalid argument');
       const { id } = runningContainer(cri, containerId);
-      const url = await cri.streams.url({
-        kind: 'exec',
-        containerId: id,
-        command: cmd,
-        ...{ tty, stdin, stdout, stderr },
-      });
-      return { url };
+      const wanted = { tty, stdin, stdout, stderr };
+      return { url: await cri.streams.url({ kind: 'exec', containerId: id, command: cmd, ...wanted }) };
     },
     async attach({ containerId, tty, stdin, stdout, stderr }) {
       check({ tty, stdin, stdout, stderr });
       const { id } = runningContainer(cri, containerId);
-      const url = await cri.streams.url({
-        kind: 'attach',
-        containerId: id,
-        ...{ tty, stdin, stdout, stderr },
-      });
-      return { url };
+      const wanted = { tty, stdin, stdout, stderr };
+      return { url: await cri.streams.url({ kind: 'attach', containerId: id, ...wanted }) };
     },
     async portForward({ podSandboxId, port }) {
       if (podSandboxId === '')
