@@ -33,7 +33,7 @@ function rows(): Row[] {
 /** Every method of the contracts that the daemon serves by gRPC. */
 async function contracts(): Promise<string[]> {
   const generated = join(repository, 'proto/gen');
-  const folders = ['containerd/services', 'moor/services', 'grpc/health'].map((name) =>
+  const folders = ['containerd/services', 'moor/services', 'grpc/health', 'runtime/v1'].map((name) =>
     join(generated, name),
   );
   const files = folders.flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)));
