@@ -58,6 +58,7 @@ test('what is not known to be nothing but cgroups is left alone', async (t) => {
     { cgroup_paths: { pids: cgroup, other: outside } },
     { cgroup_paths: { pids: `${cgroup}/../../..${outside}` } },
     { cgroup_paths: { pids: 7 } },
+    { cgroup_paths: { pids: cgroup, other: `${TREE}/./` } },
     { cgroup_paths: { pids: cgroup }, intel_rdt_path: '/sys/fs/resctrl/x' },
   ]) {
     write(state);

@@ -5,6 +5,7 @@
 import { readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isUnified } from './cgroup/cgroup.ts';
 import { parseObject } from './spec.ts';
 
 const CGROUPS = '/sys/fs/cgroup/';
@@ -34,14 +35,21 @@ function readCgroups(directory: string): string[] | undefined {
     if (resctrl || typeof paths !== 'object' || paths === null) return undefined;
     // A controller that the container is in no cgroup of has no path.
     const cgroups = Object.values(paths).filter((path) => path !== '');
-    return cgroups.every(isBelowCgroups) ? cgroups : undefined;
+    const depth = isUnified() ? 1 : 2;
+    return cgroups.every((path) => isCgroup(path, depth)) ? cgroups : undefined;
   } catch {
     return undefined;
   }
 }
 
-function isBelowCgroups(path: unknown): path is string {
-  return typeof path === 'string' && path.startsWith(CGROUPS) && !path.split('/').includes('..');
+/** @param depth names that a cgroup's path has at least; one with fewer is the root of all */
+function isCgroup(path: unknown, depth: number): path is string {
+  if (typeof path !== 'string' || !path.startsWith(CGROUPS)) return false;
+  const names = path
+    .slice(CGROUPS.length)
+    .split('/')
+    .filter((name) => name !== '' && name !== '.');
+  return names.length >= depth && !names.includes('..');
 }
 
 /** Removes it and those that the container has made in it. @returns false when something is still in it, or the kernel refuses */

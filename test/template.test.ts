@@ -36,6 +36,8 @@ suite('the shim template', { peers: ['moord'], config: FORK }, (rig) => {
   it('forks shims that have nothing of the daemon or of each other', async () => {
     const { ctr, daemon } = rig;
     const template = await templateOf(daemon.pid);
+    // The journal of events is opened with the first one.
+    await ctr.run('first', ['/bin/true'], ['--rm']);
     const before = holdings(daemon);
     await ctr.runDetached('one', ['/bin/sleep', '1000']);
     await ctr.runDetached('two', ['/bin/sleep', '1000']);
