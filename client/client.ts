@@ -23,6 +23,7 @@ import { Containers } from './container.ts';
 import { Diffs } from './diff.ts';
 import { type Event, subscribe } from './events.ts';
 import { Images } from './images.ts';
+import { Kubernetes } from './kubernetes.ts';
 import { Leases } from './lease.ts';
 import { type Metrics, readMetrics } from './metrics.ts';
 import { Namespaces } from './namespace.ts';
@@ -65,6 +66,7 @@ export class Client implements Disposable {
   readonly containers: Containers;
   readonly leases: Leases;
   readonly networks: Networks;
+  readonly kubernetes: Kubernetes;
   readonly content: Content;
   readonly images: Images;
   readonly diffs: Diffs;
@@ -82,6 +84,7 @@ export class Client implements Disposable {
     this.containers = new Containers(connection, this.#headers, namespace);
     this.leases = new Leases(connection, this.#headers);
     this.networks = new Networks(connection, this.#headers);
+    this.kubernetes = new Kubernetes(connection);
     this.content = new Content(connection, this.#headers);
     this.diffs = new Diffs(connection, this.#headers);
     this.images = new Images(connection, this.#headers, namespace);
@@ -211,6 +214,15 @@ export type { CompareOptions, Diffs } from './diff.ts';
 export type { Event, KnownEvent } from './events.ts';
 export type { Completeness, Image, Images, PlatformOptions } from './images.ts';
 export { STOP_SIGNAL_LABEL } from './image-config.ts';
+export {
+  ContainerEventType,
+  ContainerState,
+  type Kubernetes,
+  type KubernetesContainer,
+  type KubernetesImage,
+  type PodSandbox,
+  PodSandboxState,
+} from './kubernetes.ts';
 export type { Lease, LeaseOptions, Leases, Resource } from './lease.ts';
 export type { Descriptor, DescriptorJson, ImageConfig, Manifest, PlatformImage } from './manifest.ts';
 export type { ContainerCheckpointOptions, ContainerRestoreOptions } from './checkpoint.ts';
