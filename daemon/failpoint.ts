@@ -15,6 +15,7 @@ export type TaskStep =
   | 'container-started'
   | 'process-added'
   | 'process-started'
+  | 'process-deleted'
   | 'delete-begun'
   | 'container-deleted'
   | 'shim-stopped'

@@ -9,6 +9,7 @@ import { cgroupOf, joinCgroup, type Cgroup } from './cgroup/cgroup.ts';
 import type { OomWatch } from './cgroup/oom.ts';
 import { event } from './events.ts';
 import { ExecProcess } from './exec.ts';
+import { ExecRecord } from './exec-record.ts';
 import { writeExitRecord } from './exit-record.ts';
 import { reached } from './failpoint.ts';
 import { InitProcess } from './init.ts';
@@ -48,6 +49,7 @@ export class Container {
   readonly #runc: Runc;
   readonly #record: StateRecord;
   readonly #execs = new Map<string, ExecProcess>();
+  readonly #execRecord: ExecRecord;
   #cgroup: Cgroup | undefined;
   #oom: OomWatch | undefined;
   /** Resolves when the exit of the init has been queued for the daemon. */
@@ -62,6 +64,7 @@ export class Container {
     this.#options = parseOptions(request.options);
     this.#spec = readSpec(bundle);
     this.#record = new StateRecord(bundle, surroundings.log);
+    this.#execRecord = new ExecRecord(bundle, surroundings.log);
     surroundings.publisher.watchHolding((holding) => this.#record.hold(holding));
     this.#runc = new Runc(
       { id, bundle, namespace: surroundings.namespace },
@@ -148,11 +151,13 @@ export class Container {
       request,
     );
     this.#execs.set(execId, exec);
+    this.#execRecord.added(execId);
     this.#publish(event.execAdded(this.id, execId));
     return exec;
   }
 
   async deleteExec(exec: ExecProcess): Promise<void> {
+    this.#execRecord.deleted(exec.id);
     await exec.delete();
     this.#execs.delete(exec.id);
   }
@@ -169,6 +174,7 @@ export class Container {
   async startExec(exec: ExecProcess, signal: AbortSignal): Promise<number> {
     const pid = await exec.start(signal);
     reached('exec-running');
+    this.#execRecord.started(exec.id, pid);
     this.#publish(event.execStarted(this.id, exec.id, pid));
     return pid;
   }
@@ -277,8 +283,10 @@ export class Container {
   }
 
   async #execExited(exec: ExecProcess, exit: Exit): Promise<void> {
+    this.#execRecord.exited(exec.id, exit);
     await exec.startsAnswered;
-    this.#publish(event.exited(this.id, exec.id, exit));
+    await this.#surroundings.publisher.publish(event.exited(this.id, exec.id, exit));
+    this.#execRecord.told(exec.id);
   }
 
   async #initExited(exit: Exit): Promise<void> {

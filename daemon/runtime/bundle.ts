@@ -135,6 +135,11 @@ export class Bundle {
     this.#replace('dead.json', formatExit(record));
   }
 
+  /** What the shim has written down of the container's execs. */
+  readExecs(): string {
+    return this.#read('execs') ?? '';
+  }
+
   /** The first process's pid as the runtime wrote it; 0 when it never did. */
   readInitPid(): number {
     const pid = Number.parseInt(this.#read('init.pid') ?? '', 10);

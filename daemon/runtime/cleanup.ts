@@ -1,7 +1,7 @@
 /** After a shim has died: its container is killed and removed, and its exit made known. */
 import { unlinkSync } from 'node:fs';
 import type { Logger } from 'pino';
-import { messageOf } from '../../ttrpc/errors.ts';
+import { Code, isCode, messageOf } from '../../ttrpc/errors.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import { type Bundle, hasCode } from './bundle.ts';
@@ -14,6 +14,7 @@ import { Shim } from './shim.ts';
 
 /** Milliseconds until a killed process is taken to be stuck in the kernel. */
 const KILL_TIMEOUT_MS = 2000;
+const SHUTDOWN_TIMEOUT_MS = 3000;
 
 /**
  * Kills and removes everything a dead shim has left of its container, except the bundle. Can be repeated.
@@ -59,6 +60,24 @@ export async function cleanUpAfterShim(
   else removeSocket(address, log);
   reached('dead-shim-cleaned');
   return exit;
+}
+
+/** Ends a shim that has no container any more. One that does not go by itself is killed. */
+export async function stopShim(
+  { id, bundle, launcher, log }: { id: string; bundle: Bundle; launcher: Launcher; log: Logger },
+  shim: Shim,
+): Promise<void> {
+  try {
+    await shim.task.shutdown({ id }, { timeout: SHUTDOWN_TIMEOUT_MS });
+  } catch (error) {
+    if (!isCode(error, Code.Unavailable)) {
+      log.warn({ err: error }, 'the shim does not shut down; it is killed');
+      await killProcessesOf(bundle, KILL_TIMEOUT_MS);
+    }
+  }
+  shim.close();
+  if (launcher.own) removeSocket(shim.bootstrap.address, log);
+  reached('shim-stopped');
 }
 
 /** A shim that lives for other containers lets go of this one. */

@@ -4,7 +4,7 @@ import type { Mount } from '../../proto/gen/containerd/types/mount.ts';
 import { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { Code, RpcError, alreadyExists, internal, isCode, toRpcError } from '../../ttrpc/errors.ts';
 import { hasCode, removeRemains } from './bundle.ts';
-import { cleanUpAfterShim } from './cleanup.ts';
+import { cleanUpAfterShim, stopShim } from './cleanup.ts';
 import { reached } from '../failpoint.ts';
 import type { StartedShim } from './launcher.ts';
 import { Shim } from './shim.ts';
@@ -132,7 +132,7 @@ async function undo(task: Task, progress: Progress, error: unknown): Promise<voi
   try {
     if (!progress.bundle) return;
     if (shim !== undefined && !shim.lost && isAnswer(error)) {
-      await task.stopShim(shim);
+      await stopShim(task, shim);
     } else if (started !== undefined || bundle.readForeignAddress() !== undefined) {
       shim?.close();
       await cleanUpAfterShim(bundle, launcher, started?.bootstrap, log, started?.pid);

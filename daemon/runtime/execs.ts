@@ -1,16 +1,36 @@
-/** The execs of one task, as far as this daemon has seen them made: what the daemon says of them once the shim is gone. */
-import { type Exit, KILLED } from './exit.ts';
+/** The execs of one task: what the daemon says of them once the shim is gone. */
+import { type Exit, KILLED, parseTime } from './exit.ts';
 
 interface Exec {
   pid: number;
   exit: Exit | undefined;
+  /** Subscribers know of its end. */
+  told: boolean;
+  /** Milliseconds since the epoch at which its deletion began, as the shim has it on record. */
+  deletedAt: number | undefined;
 }
 
+/** One step of an exec, as shim/exec-record.ts writes it. */
+interface Step {
+  readonly version: number;
+  readonly exec: string;
+  readonly step: 'added' | 'started' | 'exited' | 'told' | 'deleted';
+  readonly pid?: number;
+  readonly status?: number;
+  readonly exitedAt?: string;
+  readonly at?: number;
+}
+
+const FORMAT = 1;
+
+/** Milliseconds after a start for which a client can still ask for the exit of an exec whose deletion was cut off. */
+const DEPARTED_FOR_MS = 60_000;
+
 export class Execs {
-  readonly #execs = new Map<string, Exec>();
+  #execs = new Map<string, Exec>();
 
   added(id: string): void {
-    this.#execs.set(id, { pid: 0, exit: undefined });
+    this.#execs.set(id, fresh());
   }
 
   started(id: string, pid: number): void {
@@ -18,9 +38,12 @@ export class Execs {
     if (exec !== undefined) exec.pid = pid;
   }
 
+  /** It has ended, and subscribers know. */
   exited(id: string, exit: Exit): void {
     const exec = this.#execs.get(id);
-    if (exec !== undefined) exec.exit = exit;
+    if (exec === undefined) return;
+    exec.exit = exit;
+    exec.told = true;
   }
 
   deleted(id: string): void {
@@ -34,8 +57,66 @@ export class Execs {
     return exec.exit ?? { pid: exec.pid, status: KILLED, exitedAt: container.exitedAt };
   }
 
-  /** Those that were running as far as anyone was told. */
-  running(): string[] {
-    return [...this.#execs].filter(([, { pid, exit }]) => pid !== 0 && exit === undefined).map(([id]) => id);
+  /** Those that were started, and of whose end nobody has been told. */
+  untold(): string[] {
+    return [...this.#execs].filter(([, { pid, told }]) => pid !== 0 && !told).map(([id]) => id);
+  }
+
+  /** Takes over what a shim that is gone had on record, where that is more than is known. */
+  recall(record: string): void {
+    const recorded = read(record);
+    for (const [id, exec] of this.#execs) {
+      const known = recorded.get(id);
+      if (known === undefined) recorded.set(id, exec);
+      else known.told ||= exec.told;
+    }
+    this.#execs = recorded;
+  }
+}
+
+/**
+ * How an exec ended whose deletion another daemon had begun and not answered, soon after this one has been started.
+ *
+ * @param record what its shim has written down
+ */
+export function departedExit(record: string, id: string): Exit | undefined {
+  const start = performance.timeOrigin;
+  const exec = read(record).get(id);
+  if (exec?.deletedAt === undefined || exec.deletedAt >= start) return undefined;
+  return Date.now() - start < DEPARTED_FOR_MS ? exec.exit : undefined;
+}
+
+const fresh = (): Exec => ({ pid: 0, exit: undefined, told: false, deletedAt: undefined });
+
+function read(record: string): Map<string, Exec> {
+  const found = new Map<string, Exec>();
+  for (const line of record.split('\n')) {
+    const step = parse(line);
+    if (step === undefined) continue;
+    if (step.step === 'added') found.set(step.exec, fresh());
+    const exec = found.get(step.exec);
+    if (exec !== undefined) take(exec, step);
+  }
+  return found;
+}
+
+function take(exec: Exec, { step, pid = 0, status = KILLED, exitedAt = '', at }: Step): void {
+  if (step === 'started') exec.pid = pid;
+  if (step === 'told') exec.told = true;
+  if (step === 'deleted') exec.deletedAt = at;
+  const time = step === 'exited' ? parseTime(exitedAt) : undefined;
+  if (time !== undefined) {
+    exec.pid = pid;
+    exec.exit = { pid, status, exitedAt: time };
+  }
+}
+
+/** Undefined for a line that its writer did not come to end, or one of another form. */
+function parse(line: string): Step | undefined {
+  try {
+    const step = JSON.parse(line) as Step;
+    return step.version === FORMAT && typeof step.exec === 'string' ? step : undefined;
+  } catch {
+    return undefined;
   }
 }

@@ -13,7 +13,8 @@ import type { Bootstrap } from './bootstrap.ts';
 import { Bundle, type Remains, exitOfRemains, listBundles, removeEmpty, removeRemains } from './bundle.ts';
 import { removeSocket } from './cleanup.ts';
 import { type ContainerRequest, createContainer, taskExists } from './creation.ts';
-import type { Exit, ExitRecord } from './exit.ts';
+import type { Exit } from './exit.ts';
+import { Departures } from './departures.ts';
 import { ForeignShim } from './foreign-shim.ts';
 import type { DaemonAddresses, Launcher } from './launcher.ts';
 import { expectMoves } from './moves.ts';
@@ -76,9 +77,6 @@ const MEETINGS_MS = 1000;
 /** Milliseconds until a removed bundle's files go. The client has its answer by then, so that it does not wait for them. */
 const REMOVAL_DELAY_MS = 20;
 
-/** Milliseconds after a restart for which a client can still ask how a task ended whose deletion was cut off. */
-const DEPARTED_FOR_MS = 60_000;
-
 export class TaskManager {
   readonly #options: TaskManagerOptions;
   readonly #directory: string;
@@ -86,6 +84,7 @@ export class TaskManager {
   readonly #own: OwnShim;
   readonly #tasks = new Map<string, Task>();
   readonly #departed = new Map<string, Task>();
+  readonly #departures: Departures;
   /** Bundles in a format that is not known here, with what is said of them. */
   readonly #newer = new Map<string, RpcError>();
   /** Creations under way; each resolves when it is done or undone. */
@@ -98,6 +97,7 @@ export class TaskManager {
     const { state, addresses, events, log, debug, spawn } = options;
     this.#options = options;
     this.#directory = join(state, 'tasks');
+    this.#departures = new Departures(join(state, 'departed'), log);
     this.#own = new OwnShim({ addresses, state, command: options.shim, debug, spawn, log });
     this.#surroundings = {
       events,
@@ -142,6 +142,7 @@ export class TaskManager {
     }
     if (!launcher.own) this.#foreignTasks += 1;
     this.#departed.delete(key);
+    this.#departures.forget(namespace, id);
     return task;
   }
 
@@ -222,6 +223,7 @@ export class TaskManager {
         }
       }),
     ]);
+    this.#recallDeparted();
     // Where the shims of what a newer daemon has made listen is not known.
     if (this.#newer.size === 0) await this.#sweep(strays);
     summary.milliseconds = Math.round(performance.now() - begin);
@@ -277,9 +279,11 @@ export class TaskManager {
     if (found === 'live' || found === 'dead') return;
     const key = keyOf(task.namespace, task.id);
     this.#tasks.delete(key);
-    if (found === 'departed') this.#remember(key, task);
+    if (found === 'departed') this.#departed.set(key, task);
     else task.leave();
     try {
+      const exit = found === 'departed' ? task.bundle.readExit() : undefined;
+      if (exit !== undefined) this.#departures.keep(task.namespace, task.id, exit);
       const hidden = task.bundle.hide();
       if (hidden !== undefined) await removeRemains(hidden);
     } catch (error) {
@@ -289,24 +293,22 @@ export class TaskManager {
 
   /** A bundle that was on its way out: the client may not have been told how its task ended. */
   async #recoverRemains(hidden: Remains): Promise<void> {
-    const exit: ExitRecord | undefined = exitOfRemains(hidden);
+    const exit = exitOfRemains(hidden);
+    if (exit !== undefined) this.#departures.keep(hidden.namespace, hidden.id, exit);
     await removeRemains(hidden.path);
-    const key = keyOf(hidden.namespace, hidden.id);
-    if (exit === undefined || this.#tasks.has(key)) return;
-    const task = new Task(
-      new Bundle(this.#directory, hidden.namespace, hidden.id),
-      this.#own,
-      this.#surroundings,
-    );
-    task.departed({ ...exit, published: true });
-    this.#remember(key, task);
   }
 
-  #remember(key: string, task: Task): void {
-    this.#departed.set(key, task);
-    setTimeout(() => {
-      if (this.#departed.get(key) === task) this.#departed.delete(key);
-    }, DEPARTED_FOR_MS).unref();
+  /** Those that the daemon before had deleted, and those whose deletion it knew to have been cut off. */
+  #recallDeparted(): void {
+    for (const { namespace, id, exit } of this.#departures.recall()) {
+      const key = keyOf(namespace, id);
+      if (this.#tasks.has(key)) continue;
+      const bundle = new Bundle(this.#directory, namespace, id);
+      const task = new Task(bundle, this.#own, this.#surroundings);
+      task.departed({ ...exit, published: true });
+      this.#departed.set(key, task);
+    }
+    this.#departures.expire(() => this.#departed.clear());
   }
 
   #gone(task: Task, remains: string | undefined): void {

@@ -6,7 +6,7 @@ import type { StateResponse } from '../../proto/gen/containerd/task/v2.ts';
 import { Code, isCode, messageOf } from '../../ttrpc/errors.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
-import { cleanUpAfterShim } from './cleanup.ts';
+import { cleanUpAfterShim, stopShim } from './cleanup.ts';
 import { socketAddress } from './foreign-shim.ts';
 import { knownState } from './known-state.ts';
 import { PROBE_TIMEOUT_MS } from './link.ts';
@@ -53,10 +53,7 @@ export async function recoverTask(
   const dead = bundle.readDead();
   if (dead !== undefined) {
     task.dead(dead);
-    if (!dead.published) {
-      await task.announceExit(dead);
-      bundle.writeDead({ ...dead, published: true });
-    }
+    await task.announceDeath(dead);
     return { found: 'dead' };
   }
   const known = bootstrap ?? (await amongStrays(task, strays));
@@ -161,7 +158,7 @@ async function withoutContainer(task: Task, shim: Shim): Promise<Found> {
     });
   }
   const exit = task.bundle.readExit();
-  await task.stopShim(shim);
+  await stopShim(task, shim);
   await Promise.race([shim.closed, sleep(CLOSING_TIMEOUT_MS, undefined, { ref: false })]);
   // A Go shim kills its runtime when its daemon dies, and leaves what that was about to create.
   if (!task.launcher.own) await cleanUpAfterShim(task.bundle, task.launcher, shim.bootstrap, task.log);

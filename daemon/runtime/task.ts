@@ -18,17 +18,16 @@ import { attachTo, type Output } from './attachment.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bundle } from './bundle.ts';
-import { cleanUpAfterShim, removeSocket } from './cleanup.ts';
-import { Execs } from './execs.ts';
+import { cleanUpAfterShim, stopShim } from './cleanup.ts';
 import { deleteContainer } from './deletion.ts';
+import { departedExit, Execs } from './execs.ts';
 import { type Exit, type ExitRecord, KILLED } from './exit.ts';
 import { asAnswer, type KnownState } from './known-state.ts';
 import { reached } from '../failpoint.ts';
 import type { Launcher } from './launcher.ts';
-import { PROBE_TIMEOUT_MS, type Question, ShimLink, type Unmet } from './link.ts';
+import { type Question, ShimLink, type Unmet } from './link.ts';
 import { expectMoves } from './moves.ts';
 import { DELETE_TOPIC, EXIT_TOPIC, deleteNotice, exitNotice, type EventPublisher } from './notices.ts';
-import { killProcessesOf } from './processes.ts';
 import type { Shim, TaskClient } from './shim.ts';
 import { Turnstile } from './turnstile.ts';
 
@@ -47,8 +46,6 @@ export type ProcessId = ExecId | '';
 
 /** A request without the container's id, which the task knows. */
 type Of<Request> = Omit<PartialMessage<Request>, 'id'>;
-
-const SHUTDOWN_TIMEOUT_MS = 3000;
 
 export class Task {
   readonly namespace: Namespace;
@@ -168,6 +165,21 @@ export class Task {
   }
 
   /**
+   * The shim is gone with this end on record: its execs have ended as well, and whatever of that nobody has been told is published.
+   * @returns the record as it is then
+   */
+  async announceDeath(exit: ExitRecord): Promise<ExitRecord> {
+    this.#execs.recall(this.bundle.readExecs());
+    if (exit.published) return exit;
+    for (const id of this.#execs.untold())
+      await this.#publish(EXIT_TOPIC, exitNotice(this.id, id, this.#execExit(id, exit)));
+    await this.announceExit(exit);
+    const published = { ...exit, published: true };
+    this.bundle.writeDead(published);
+    return published;
+  }
+
+  /**
    * Cleans up after a shim that is known to be dead, makes the exit known, and keeps it until the task is deleted. The exit is
    * recorded before it is published, so that a crash in between publishes it once more rather than never. Never rejects.
    */
@@ -186,15 +198,7 @@ export class Task {
       exit = this.#exit ?? found;
       this.bundle.writeDead(exit);
       reached('dead-shim-recorded');
-      if (!exit.published) {
-        for (const id of this.#execs.running()) {
-          await this.#publish(EXIT_TOPIC, exitNotice(this.id, id, this.#execExit(id, exit)));
-        }
-        await this.#publish(EXIT_TOPIC, exitNotice(this.id, this.id, exit));
-        reached('exit-published');
-        exit = { ...exit, published: true };
-        this.bundle.writeDead(exit);
-      }
+      exit = await this.announceDeath(exit);
       this.log.warn(
         { status: exit.status, pid: exit.pid },
         'the shim is gone; its container has been removed',
@@ -340,12 +344,19 @@ export class Task {
 
   async deleteExec(execId: ExecId, signal: AbortSignal): Promise<Exit> {
     const call = async (shim: TaskClient) => {
-      const { pid, exitStatus, exitedAt } = await shim.delete({ id: this.id, execId }, { signal });
-      return { pid, status: exitStatus, exitedAt: exitedAt ?? timestampNow() };
+      try {
+        const { pid, exitStatus, exitedAt } = await shim.delete({ id: this.id, execId }, { signal });
+        return { pid, status: exitStatus, exitedAt: exitedAt ?? timestampNow() };
+      } catch (error) {
+        const exit = isCode(error, Code.NotFound) && departedExit(this.bundle.readExecs(), execId);
+        if (exit) return exit;
+        throw error;
+      }
     };
     const whenDead = (container: Exit) => this.#execExit(execId, container);
     const action = `deleting exec ${execId}`;
     const exit = await this.#link.ask<Exit>({ action, call, whenDead, signal, repeat: false });
+    reached('process-deleted');
     this.#execs.deleted(execId);
     return exit;
   }
@@ -378,27 +389,12 @@ export class Task {
     }
     this.#link.deleted(exit ?? { pid: this.pid, status: KILLED, exitedAt: timestampNow() });
     try {
-      if (life.kind === 'live') await this.stopShim(life.shim);
+      if (life.kind === 'live') await stopShim(this, life.shim);
     } finally {
       this.#remove();
     }
     if (exit === undefined) throw notFound(`task ${this.id}: not found`);
     return exit;
-  }
-
-  /** Ends a shim that has no container any more. One that does not go by itself is killed. */
-  async stopShim(shim: Shim): Promise<void> {
-    try {
-      await shim.task.shutdown({ id: this.id }, { timeout: SHUTDOWN_TIMEOUT_MS });
-    } catch (error) {
-      if (!isCode(error, Code.Unavailable)) {
-        this.log.warn({ err: error }, 'the shim does not shut down; it is killed');
-        await killProcessesOf(this.bundle, PROBE_TIMEOUT_MS);
-      }
-    }
-    shim.close();
-    if (this.launcher.own) removeSocket(shim.bootstrap.address, this.log);
-    reached('shim-stopped');
   }
 
   /** The bundle goes out of sight, and the task with it. */
