@@ -69,7 +69,8 @@ export class Publisher {
     const { promise: acknowledged, resolve: acknowledge } = Promise.withResolvers<void>();
     this.#queue.push({ envelope, expendable, acknowledged, acknowledge, refusals: 0 });
     this.#bound();
-    void this.#send();
+    // Behind the answer to the call that has brought it about, which a client waits for: the daemon reads both in turn.
+    setImmediate(() => void this.#send());
     return acknowledged;
   }
 
