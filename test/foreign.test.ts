@@ -81,8 +81,12 @@ for (const pairing of chosen) {
       const command = ['/bin/sh', '-c', `tty; ${resized}; echo resized; read line; exit 5`];
       const terminal = ctr.terminal(ctr.runArgs('console', command, ['--rm', '-t', ...flags]));
       await terminal.sees(/\/dev\/(pts\/\d|console)/);
-      terminal.resize(101, 33);
-      await terminal.sees(/resized/);
+      // ctr tells the size once and listens for changes after that: one in between is lost.
+      await eventually('the size arrives', () => {
+        terminal.resize(100, 33);
+        terminal.resize(101, 33);
+        return terminal.shown.includes('resized');
+      });
       terminal.type('go\n');
       assert.equal(await terminal.exited(), 5);
     });

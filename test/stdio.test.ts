@@ -189,8 +189,12 @@ suite('a terminal', { peers: ['moord'] }, (rig) => {
     });
     await terminal.sees(/\/dev\/(pts\/\d+|console)/);
     await terminal.sees(/27 91/);
-    terminal.resize(120, 40);
-    await terminal.sees(/40 120/);
+    // ctr tells the size once and listens for changes after that: one in between is lost.
+    await eventually('the new size arrives', () => {
+      terminal.resize(119, 40);
+      terminal.resize(120, 40);
+      return terminal.shown.includes('40 120');
+    });
     terminal.resize(60, 20);
     await terminal.sees(/20 60/);
     await rig.ctr.ok('tasks', 'kill', '-s', 'SIGKILL', 'screen');
