@@ -107,6 +107,7 @@ export async function unmakeContainer(cri: Cri, { id, podId }: PodContainer): Pr
   const snapshots = cri.distribution.snapshotters.get(snapshotterOf(cri, podId));
   if (snapshots.list(KUBERNETES, [`name==${id}`]).length > 0) await snapshots.remove(KUBERNETES, id);
   reached('pod-container-cleared');
+  cri.earlyExits.delete(id);
   await cri.containers.remove(id);
 }
 

@@ -20,28 +20,26 @@ const KILL_TIMEOUT_MS = 60_000;
  * Writes down how a container has ended, unless that is known; then its task goes. One that is being started is left to who starts it,
  * and looks for its end afterwards.
  */
-export async function recordExit(
-  cri: Cri,
-  id: string,
-  exit: Pick<Exit, 'status' | 'exitedAt'>,
-): Promise<void> {
+export async function recordExit(cri: Cri, id: string, exit: Exit): Promise<void> {
   const container = await cri.containers.changeIfThere(id, (before) => withExit(before, exit));
-  if (container?.state?.$case === 'created') return;
+  if (container?.state?.$case === 'created') {
+    cri.earlyExits.set(id, exit);
+    return;
+  }
   reached('pod-container-ended');
   // Nobody asks the task any more, and its shim would stay for it.
   const task = taskOf(cri, id);
   if (task !== undefined) await unlessGone(task.delete(cri.closing));
 }
 
-function withExit(
-  container: PodContainer,
-  { status, exitedAt }: Pick<Exit, 'status' | 'exitedAt'>,
-): PodContainer {
+function withExit(container: PodContainer, { status, exitedAt }: Exit): PodContainer {
   const { state } = container;
   if (state?.$case !== 'running') return container;
   const { startedAt } = state.value;
   const reason = container.oomKilled ? 'OOMKilled' : status === 0 ? 'Completed' : 'Error';
-  const value = { startedAt, finishedAt: nanosecondsOf(exitedAt), exitCode: status, reason, message: '' };
+  // The shim's clock is coarser than the daemon's.
+  const finishedAt = max(nanosecondsOf(exitedAt), startedAt);
+  const value = { startedAt, finishedAt, exitCode: status, reason, message: '' };
   return { ...container, state: { $case: 'exited', value } };
 }
 
@@ -113,4 +111,8 @@ export async function removeContainerOf(cri: Cri, id: string): Promise<void> {
     await endTask(cri, container.id);
     await unmakeContainer(cri, container);
   });
+}
+
+function max(one: bigint, other: bigint): bigint {
+  return one > other ? one : other;
 }

@@ -44,9 +44,12 @@ export async function recoverStart(cri: Cri, id: string): Promise<void> {
   if (cri.containers.find(id)?.state?.$case !== 'created') return;
   const task = taskOf(cri, id);
   if (task === undefined) return;
-  const { status } = await task.state('', AbortSignal.timeout(STATE_TIMEOUT_MS));
-  if (status === Status.CREATED) await endTask(cri, id);
-  else await writeStart(cri, id, task);
+  const { status, exitStatus = 0, exitedAt } = await task.state('', AbortSignal.timeout(STATE_TIMEOUT_MS));
+  if (status === Status.CREATED) return endTask(cri, id);
+  await writeStart(cri, id, task, now());
+  if (status !== Status.STOPPED) return;
+  const at = { ...timestampNow(), ...exitedAt };
+  await recordExit(cri, id, { pid: task.pid, status: exitStatus, exitedAt: at });
 }
 
 async function run(cri: Cri, record: PodContainer, signal: AbortSignal): Promise<void> {
@@ -65,18 +68,20 @@ async function run(cri: Cri, record: PodContainer, signal: AbortSignal): Promise
   };
   const task = await tasks.create(KUBERNETES, id, request, signal);
   reached('pod-container-task-made');
+  const startedAt = now();
   await task.start('', signal);
   reached('pod-container-started');
-  await writeStart(cri, record.id, task);
+  await writeStart(cri, record.id, task, startedAt);
 }
 
-/** Writes down that it runs, and how it has ended if it has already: nobody else would, as long as it was not known to run. */
-async function writeStart(cri: Cri, id: string, task: Task): Promise<void> {
-  const value = { pid: task.pid, startedAt: now() };
+/** Writes down that it runs, and how it has ended if that was heard of before. */
+async function writeStart(cri: Cri, id: string, task: Task, startedAt: bigint): Promise<void> {
+  const value = { pid: task.pid, startedAt };
   await cri.containers.change(id, (before) => ({ ...before, state: { $case: 'running', value } }));
-  const { status, exitStatus = 0, exitedAt } = await task.state('', AbortSignal.timeout(STATE_TIMEOUT_MS));
-  if (status !== Status.STOPPED) return;
-  await recordExit(cri, id, { status: exitStatus, exitedAt: { ...timestampNow(), ...exitedAt } });
+  const early = cri.earlyExits.get(id);
+  cri.earlyExits.delete(id);
+  // It may be that of a process that was taken back.
+  if (early?.pid === task.pid) await recordExit(cri, id, early);
 }
 
 /** The shim writes the log, and copies to who is attached. */
@@ -96,6 +101,7 @@ async function writeFailure(cri: Cri, id: string, error: unknown): Promise<void>
   // A daemon that is on its way out leaves it to the next one.
   if (cri.closing.aborted) return;
   await endTask(cri, id);
+  cri.earlyExits.delete(id);
   const at = now();
   const exit = { exitCode: START_ERROR_CODE, reason: 'StartError', message: messageOf(error) };
   await cri.containers.change(id, (before) => ({

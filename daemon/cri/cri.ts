@@ -9,6 +9,7 @@ import type { Exchange } from '../events/exchange.ts';
 import type { Logger } from '../log.ts';
 import type { MetadataStore } from '../metadata/store.ts';
 import { Kind } from '../metadata/schema.ts';
+import type { Exit } from '../runtime/exit.ts';
 import type { TaskManager } from '../runtime/manager.ts';
 import { ContainerEvents } from './events.ts';
 import { Exits } from './exits.ts';
@@ -54,6 +55,8 @@ export class Cri implements CriOptions, AsyncDisposable {
   readonly networks: PodNetworks;
   readonly events: ContainerEvents;
   readonly streams: StreamingServer;
+  /** Ends that were heard of before it was written down that the container runs. */
+  readonly earlyExits = new Map<string, Exit>();
   /** What changes a pod or a container is done one after the other, by its id. */
   readonly turns = new Turns();
   readonly exits: Exits;

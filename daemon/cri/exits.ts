@@ -3,6 +3,7 @@ import { TaskExit, TaskOOM } from '../../proto/gen/containerd/events/task.ts';
 import { Status } from '../../proto/gen/containerd/types/task.ts';
 import { messageOf } from '../../ttrpc/errors.ts';
 import type { Envelope } from '../events/envelope.ts';
+import type { Exit } from '../runtime/exit.ts';
 import { EXIT_TOPIC } from '../runtime/notices.ts';
 import { timestampNow } from '../timestamp.ts';
 import { UNKNOWN_EXIT, recordExit } from './container-end.ts';
@@ -68,8 +69,9 @@ export class Exits {
         void this.#track(this.#outOfMemory(containerId));
         return;
       }
-      const { containerId, id, exitStatus: status, exitedAt = timestampNow() } = TaskExit.decode(event.value);
-      if (id === containerId) void this.#track(this.#ended(id, { status, exitedAt }));
+      const { containerId, id, pid, exitStatus, exitedAt = timestampNow() } = TaskExit.decode(event.value);
+      const exit = { pid, status: exitStatus, exitedAt };
+      if (id === containerId) void this.#track(this.#ended(id, exit));
     } catch (error) {
       // Clients can publish what they like under any topic.
       this.#cri.log.debug({ error: messageOf(error), topic }, 'an event cannot be read');
@@ -80,10 +82,7 @@ export class Exits {
     await this.#cri.containers.changeIfThere(id, (container) => ({ ...container, oomKilled: true }));
   }
 
-  async #ended(
-    id: string,
-    exit: { status: number; exitedAt: ReturnType<typeof timestampNow> },
-  ): Promise<void> {
+  async #ended(id: string, exit: Exit): Promise<void> {
     const cri = this.#cri;
     const pod = await cri.pods.changeIfThere(id, (pod) =>
       pod.state?.$case === 'ready' ? { ...pod, state: { $case: 'ended', value: { at: now() } } } : pod,
@@ -97,7 +96,7 @@ export class Exits {
    */
   async check(id: string): Promise<void> {
     const task = taskOf(this.#cri, id);
-    const lost = { status: UNKNOWN_EXIT, exitedAt: timestampNow() };
+    const lost = { pid: 0, status: UNKNOWN_EXIT, exitedAt: timestampNow() };
     if (task === undefined) return this.#ended(id, lost);
     const signal = AbortSignal.any([this.#cri.closing, AbortSignal.timeout(STATE_TIMEOUT_MS)]);
     try {
@@ -106,7 +105,7 @@ export class Exits {
       if (task.launcher.own && task.listed) return undefined;
       const { status, exitStatus = 0, exitedAt } = await task.state('', signal);
       if (status === Status.STOPPED)
-        await this.#ended(id, { status: exitStatus, exitedAt: { ...lost.exitedAt, ...exitedAt } });
+        await this.#ended(id, { ...lost, status: exitStatus, exitedAt: { ...lost.exitedAt, ...exitedAt } });
     } catch (error) {
       this.#cri.log.warn({ id, error: messageOf(error) }, 'a container of a pod does not say how it is');
     }
