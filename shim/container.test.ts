@@ -187,7 +187,9 @@ test('processes of the container are listed with the ids of execs', async () => 
 test('metrics are those of the cgroup, and limits can be changed', async () => {
   await using workshop = new Workshop();
   const shim = await workshop.shim();
-  await shim.run({ memoryLimit: 64 << 20 });
+  const pid = await shim.run({ memoryLimit: 64 << 20 });
+  // It is runc's init for a moment more, with threads of its own.
+  await eventually('the program runs', () => readFileSync(`/proc/${pid}/comm`, 'latin1') === 'sleep\n');
   const read = async () => {
     const { stats } = await shim.task.stats({ id: shim.id });
     assert.equal(stats?.typeUrl, 'io.containerd.cgroups.v1.Metrics');
