@@ -69,7 +69,7 @@ export class StreamingServer implements AsyncDisposable {
   async #listen(): Promise<Server> {
     const { address, port, idle_timeout } = this.#settings;
     const upgrades = await Upgrades.load(this.#targets, milliseconds(idle_timeout)!, this.#log);
-    const server = await this.#create();
+    const server = this.#create();
     server.maxConnections = MAX_CONNECTIONS;
     server.on('connection', (socket: Socket) => this.#remember(socket));
     server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
@@ -90,12 +90,12 @@ export class StreamingServer implements AsyncDisposable {
     return server;
   }
 
-  async #create(): Promise<Server> {
+  #create(): Server {
     const timeouts = { requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS };
     const { tls_cert, tls_key } = this.#settings;
-    if (tls_cert === '') return (await import('node:http')).createServer(timeouts);
+    if (tls_cert === '') return process.getBuiltinModule('node:http').createServer(timeouts);
     const pair = { cert: readFileSync(tls_cert), key: readFileSync(tls_key) };
-    return (await import('node:https')).createServer({ ...timeouts, ...pair });
+    return process.getBuiltinModule('node:https').createServer({ ...timeouts, ...pair });
   }
 
   #take({ url = '' }: IncomingMessage): Session | undefined {

@@ -3,7 +3,7 @@
  * has two channels, data and errors, for each of the ports that the request names.
  */
 import { Duplex, type Readable, type Writable } from 'node:stream';
-import { type WebSocket, createWebSocketStream } from 'ws';
+import type { WebSocket } from 'ws';
 import { forward } from './port-forward.ts';
 import { serveSpdyForward } from './spdy-forward.ts';
 import type { PortForwardSession, Targets } from './session.ts';
@@ -26,7 +26,10 @@ export async function serveWebSocketForward(
   socket: WebSocket,
   targets: Targets,
 ): Promise<void> {
-  if (TUNNELS.has(protocol)) return serveSpdyForward(session, createWebSocketStream(socket), targets);
+  if (TUNNELS.has(protocol)) {
+    const { createWebSocketStream } = await import('ws');
+    return serveSpdyForward(session, createWebSocketStream(socket), targets);
+  }
   const framing = CHANNELS.get(protocol) ?? { isBase64: false, canEnd: false };
   const channels = new WebSocketChannels(socket, framing);
   await Promise.all(session.ports.map((port, index) => serve(session, port, index * 2, channels, targets)));
