@@ -1,6 +1,8 @@
 /** exec, attach and port-forward into pods, and the events of their lives. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { test } from 'node:test';
+import { WebSocket } from 'ws';
 import { SpdyClient } from '../daemon/cri/streaming/testing/spdy-client.ts';
 import { ContainerEventType } from '../proto/gen/runtime/v1/api.ts';
 import { Code } from '../ttrpc/errors.ts';
@@ -58,6 +60,13 @@ test(
     keys.write('hello\n');
     assert.match(await screen.output, /31 101\r\nhello\r\n$/);
     assert.match(await how.output, /Success/);
+
+    const modern = await runtime.exec({ containerId, cmd: ['echo', 'by WebSocket'], stdout: true });
+    const socket = new WebSocket(modern.url.replace('http', 'ws'), 'v5.channel.k8s.io');
+    const messages: string[] = [];
+    socket.on('message', (data: Buffer) => messages.push(data.toString('latin1')));
+    await once(socket, 'close');
+    assert.match(messages.join(''), /by WebSocket\n.*Success/s);
 
     const attached = await runtime.attach({ containerId, stdin: true, stdout: true, stderr: true });
     const viewer = await SpdyClient.connect(attached.url, V4);
