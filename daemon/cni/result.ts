@@ -57,9 +57,11 @@ interface OldIp {
 /** @throws RpcError Internal when it is nothing that a plugin may answer */
 export function resultOf(raw: RawResult): Result {
   const { interfaces = [], ips = [], routes = [], dns = {}, ip4, ip6 } = raw as AnyResult;
-  if (![interfaces, ips, routes].every(Array.isArray))
-    throw internal('a CNI plugin answered with a malformed result');
   const old = [ip4, ip6].filter((ip) => ip !== undefined);
+  const isList = (list: unknown): boolean => Array.isArray(list) && list.every(isObject);
+  const isWhole = [old, interfaces, ips, routes].every(isList) && isObject(dns);
+  if (!isWhole || !old.every(({ routes = [] }) => isList(routes)))
+    throw internal('a CNI plugin answered with a malformed result');
   return {
     interfaces: interfaces.map(({ name, mac, sandbox }) => ({
       name,
@@ -77,4 +79,8 @@ export function resultOf(raw: RawResult): Result {
     routes: [...routes, ...old.flatMap((ip) => ip.routes ?? [])],
     dns,
   };
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -374,11 +374,10 @@ export class Task {
     reached('delete-begun');
     const call = (shim: TaskClient): Promise<Exit | undefined> =>
       deleteContainer(shim, this.id, () => this.#exit ?? this.bundle.readExit());
-    const whenDead = (exit: Exit) => exit;
     const exit = await this.#link.ask<Exit | undefined>({
       action: 'deleting it',
       call,
-      whenDead,
+      whenDead: (exit) => exit,
       repeat: true,
     });
     reached('container-deleted');
