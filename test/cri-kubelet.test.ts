@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { after, before, describe, it } from 'node:test';
+import { type TestContext, after, afterEach, before, describe, it } from 'node:test';
 import { ContainerState, PodSandboxState, Protocol } from '../proto/gen/runtime/v1/api.ts';
 import { cgroupsOf } from './harness/cgroups.ts';
 import { BUSYBOX, Kubelet } from './harness/cri.ts';
@@ -28,6 +28,10 @@ describe('a kubelet’s pod', { timeout: 300_000 }, () => {
     kubelet = await Kubelet.start();
   });
   after(() => kubelet[Symbol.asyncDispose]());
+  afterEach((context) => {
+    const test = context as TestContext;
+    if (!test.passed) test.diagnostic(`log of moord:\n${kubelet.daemon.tail()}`);
+  });
 
   /** @param between is done between any two calls */
   async function journey(name: string, hostPort: number, between: () => Promise<void>): Promise<void> {
