@@ -14,7 +14,6 @@ import { resultOf } from '../../daemon/cni/result.ts';
 import { ConfigError, defaultConfig, parseConfig } from '../../daemon/config.ts';
 import { ArchiveReader, type ArchiveSink } from '../../daemon/diff/archive/reader.ts';
 import { childrenOf, parseDocument } from '../../daemon/distribution/graph.ts';
-import { hostsOf } from '../../daemon/distribution/hosts.ts';
 import { OCI_INDEX, OCI_MANIFEST } from '../../daemon/distribution/media-types.ts';
 import { parseFilters } from '../../daemon/filters/filter.ts';
 import { formatBootstrap, parseBootstrap } from '../../daemon/runtime/bootstrap.ts';
@@ -169,38 +168,6 @@ test('the configuration', () => {
 
 const folder = mkdtempSync(join(tmpdir(), 'moor-fuzz-'));
 after(() => rmSync(folder, { recursive: true }));
-
-test('hosts.toml', async () => {
-  mkdirSync(join(folder, '_default'));
-  const host = objectOf({
-    capabilities: fc.array(fc.constantFrom('pull', 'resolve', 'push', 'x')),
-    ca: fc.constantFrom('missing.crt'),
-    client: fc.oneof(fc.array(text), fc.array(fc.array(text))),
-    skip_verify: fc.boolean(),
-    header: fc.dictionary(text, fc.oneof(text, fc.array(text))),
-    override_path: fc.boolean(),
-  });
-  const file = objectOf({
-    server: fc.webUrl(),
-    host: fc.dictionary(fc.oneof(fc.webUrl(), text), host, { maxKeys: 3 }),
-  });
-  await fc.assert(
-    fc.asyncProperty(file, async (value) => {
-      let toml: string;
-      try {
-        toml = stringify(value as never);
-      } catch {
-        return;
-      }
-      writeFileSync(join(folder, '_default/hosts.toml'), toml);
-      await hostsOf('registry.test', { directory: folder }).catch((error: unknown) => {
-        assert.ok(error instanceof RpcError, String(error));
-        assert.match(error.message, /hosts\.toml: /);
-      });
-    }),
-    settings,
-  );
-});
 
 test('records of bundles, and what a daemon tells a shim', () => {
   const exit = formatExit({ pid: 4, status: 1, exitedAt: { seconds: 1n, nanos: 5 }, published: true });
