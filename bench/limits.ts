@@ -9,6 +9,7 @@ export interface Limit {
 
 const quick: Limit = { most: 0.75, stretch: 0.5 };
 const image: Limit = { most: 0.9, stretch: 0.6 };
+const pod: Limit = { most: 0.9, stretch: 0.7 };
 
 /** By the figure's name. */
 export const limits: Readonly<Record<string, Limit>> = {
@@ -25,4 +26,7 @@ export const limits: Readonly<Record<string, Limit>> = {
   'pull-small-own': image,
   stdout: { most: 1, stretch: 0.7 },
   idle: { most: 1, stretch: 0.5 },
+  'cri-run-pod': pod,
+  'cri-container': pod,
+  'cri-stop-pod': pod,
 };

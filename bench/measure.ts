@@ -25,7 +25,13 @@ export interface Measure {
 }
 
 export type Topic =
-  'Containers' | 'Many at once' | 'A crowd of containers' | 'Images' | 'Events and output' | 'Command line';
+  | 'Containers'
+  | 'Many at once'
+  | 'A crowd of containers'
+  | 'Images'
+  | 'Events and output'
+  | 'Command line'
+  | 'Pods';
 
 /** A measure with a single figure of its own name. */
 export function single(

@@ -13,6 +13,7 @@ import { Gallery, images } from './images.ts';
 import { keep } from './kept.ts';
 import { limits } from './limits.ts';
 import type { Measure } from './measure.ts';
+import { pods } from './pods.ts';
 import { table, type Report, type Result, type Setting } from './report.ts';
 import { Side } from './side.ts';
 import { summarize, summarizeRatios } from './statistics.ts';
@@ -31,7 +32,14 @@ interface Flags {
 const resultsDirectory = join(import.meta.dirname, '../docs/bench');
 
 await using gallery = new Gallery();
-const measures: readonly Measure[] = [...containers, ...crowd, ...streams, ...images(gallery), commandLine];
+const measures: readonly Measure[] = [
+  ...containers,
+  ...crowd,
+  ...streams,
+  ...images(gallery),
+  commandLine,
+  pods,
+];
 const names = measures.map(({ name }) => name);
 const flags = new Command('bench')
   .description('Measures Moor and Debian’s containerd side by side with the same ctr.')

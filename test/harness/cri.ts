@@ -13,16 +13,20 @@ import {
   RuntimeServiceDefinition,
 } from '../../proto/gen/runtime/v1/api.ts';
 import type { PartialMessage, ServiceClient } from '../../ttrpc/service.ts';
+import { pauseProgram } from '../../native/native.ts';
 import { pidsIn, removeCgroups } from './cgroups.ts';
 import { Ctr } from './ctr.ts';
-import { Daemon, type DaemonOptions, mountsBelow } from './daemon.ts';
-import { busyboxImage, ociArchive } from './image.ts';
+import { Daemon, type DaemonOptions, mountsBelow, type Peer } from './daemon.ts';
+import { busyboxImage, makeImage, ociArchive } from './image.ts';
 import { list } from './leftovers.ts';
 import { killProcess } from './processes.ts';
 import type { Connection } from './rpc.ts';
+import { eventually } from './wait.ts';
 
 export const BUSYBOX = 'registry.example/busybox:1';
 export const KUBERNETES = 'k8s.io';
+/** What containerd's pods are held by: the same program as ours. */
+const PAUSE = 'registry.example/pause:1';
 
 /** Where Debian has them. */
 export const PLUGINS = '/usr/lib/cni';
@@ -37,6 +41,8 @@ export interface PodNetwork {
 }
 
 export interface KubeletOptions extends Pick<DaemonOptions, 'env'> {
+  /** Ours unless given. What is said of `[cri]` below is for ours alone. */
+  readonly peer?: Peer;
   /** Keys of `[cri]`, as TOML. */
   readonly cri?: string;
   /** Keys of `[cri.cni]`. */
@@ -75,13 +81,17 @@ export class Kubelet implements AsyncDisposable {
 
   /** Starts a daemon with a network, and an image named `BUSYBOX`. */
   static async start(options: KubeletOptions = {}): Promise<Kubelet> {
-    const { cri = '', cni = '', config = '', env = {}, bare = false } = options;
+    const { peer = 'moord', cri = '', cni = '', config = '', env = {}, bare = false } = options;
     const home = `/tmp/k-${randomBytes(4).toString('hex')}`;
     const configurations = join(home, 'net.d');
     mkdirSync(configurations, { recursive: true });
-    const daemon = await Daemon.start('moord', {
-      config: `[cri]\n${cri}\n[cri.cni]\nconf_dir = "${configurations}"\nbin_dirs = ["${join(home, 'bin')}", "${PLUGINS}"]\n${cni}\n${config}`,
+    const daemon = await Daemon.start(peer, {
+      config:
+        peer === 'containerd'
+          ? containerdConfig(home, configurations)
+          : `[cri]\n${cri}\n[cri.cni]\nconf_dir = "${configurations}"\nbin_dirs = ["${join(home, 'bin')}", "${PLUGINS}"]\n${cni}\n${config}`,
       env,
+      cri: true,
     });
     // Whoever is root in a user namespace has to get to its files.
     chmodSync(daemon.directory, 0o711);
@@ -99,7 +109,22 @@ export class Kubelet implements AsyncDisposable {
     if (!bare) kubelet.configure('10-pods.conflist');
     const archive = ociArchive(join(daemon.directory, 'busybox.tar'), [[BUSYBOX], await busyboxImage()]);
     await kubelet.ctr().ok('images', 'import', archive);
+    if (peer === 'containerd') await kubelet.#settle();
     return kubelet;
+  }
+
+  /** Gives containerd its pause image. It hears of images and of networks by and by, where ours knows them at once. */
+  async #settle(): Promise<void> {
+    const image = await makeImage([{ pause: pauseProgram() }], { config: { Entrypoint: ['/pause'] } });
+    const archive = ociArchive(join(this.daemon.directory, 'pause.tar'), [[PAUSE], image]);
+    await this.ctr().ok('images', 'import', archive);
+    await eventually('containerd is ready for pods', async () => {
+      const { status } = await this.runtime.status({});
+      const { images } = await this.images.listImages({});
+      const names = images.flatMap(({ repoTags }) => repoTags);
+      const hasImages = [PAUSE, BUSYBOX].every((name) => names.includes(name));
+      return hasImages && status!.conditions.every(({ status: isMet }) => isMet);
+    });
   }
 
   /** Where plugins can be put that come before Debian's. */
@@ -279,4 +304,26 @@ function rmLink(name: string): void {
   } catch {
     // No pod has needed it.
   }
+}
+
+/** Everything is below its own directories, runc's state too. */
+function containerdConfig(home: string, configurations: string): string {
+  const cri = 'plugins."io.containerd.grpc.v1.cri"';
+  return `
+[${cri}]
+sandbox_image = "${PAUSE}"
+stream_server_address = "127.0.0.1"
+stream_server_port = "0"
+netns_mounts_under_state_dir = true
+restrict_oom_score_adj = true
+[${cri}.cni]
+bin_dir = "${PLUGINS}"
+conf_dir = "${configurations}"
+[${cri}.containerd]
+snapshotter = "overlayfs"
+[${cri}.containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[${cri}.containerd.runtimes.runc.options]
+Root = "${join(home, 'runc')}"
+`;
 }

@@ -34,6 +34,8 @@ export interface DaemonOptions {
   /** Where it keeps what is durable, and what is not; below its directory unless given. */
   readonly root?: string;
   readonly state?: string;
+  /** With containerd's CRI, which only its own comparisons need. Ours is always there. */
+  readonly cri?: boolean;
 }
 
 const repository = resolve(import.meta.dirname, '../..');
@@ -243,7 +245,8 @@ export class Daemon implements AsyncDisposable {
 
   #plugins(): string {
     if (this.peer === 'moord') return this.#spawn();
-    const unneeded = ['grpc.v1.cri', 'internal.v1.opt', 'tracing.processor.v1.otlp'].concat(
+    const unneeded = ['internal.v1.opt', 'tracing.processor.v1.otlp'].concat(
+      this.#options.cri === true ? [] : ['grpc.v1.cri'],
       ['aufs', 'btrfs', 'zfs', 'devmapper'].map((name) => `snapshotter.v1.${name}`),
     );
     return `disabled_plugins = [${unneeded.map((name) => `"io.containerd.${name}"`).join(', ')}]\n`;
