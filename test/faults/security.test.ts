@@ -1,5 +1,6 @@
 /** What SECURITY.md promises: who can open what, what containers cannot reach, and where no secret is. */
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { lstatSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
@@ -9,7 +10,8 @@ import { pull } from '../harness/transfer.ts';
 import { describe } from '../harness/program.ts';
 import { Moor } from '../harness/moor.ts';
 
-const secret = 'hunter2-4711';
+/** Nobody else's on this host, whose every process is looked at. */
+const secret = `hunter2-${randomUUID()}`;
 
 /** What the runtime writes into a bundle: pids, and what went wrong. */
 const runtimes = /\/(?:init|exec-\d+)\.pid$|\.log$/;

@@ -1,9 +1,9 @@
 /** Clients at work while processes are killed, and afterwards the count of what is wrong. */
-import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
 import { ContainersDefinition } from '../../proto/gen/containerd/services/containers.ts';
 import { Connection } from '../../client/connection.ts';
 import { Daemon } from '../harness/daemon.ts';
-import { holdings, type Holdings } from '../harness/leftovers.ts';
+import { holdings, list, type Holdings } from '../harness/leftovers.ts';
 import { choicesOf } from '../harness/seed.ts';
 import { eventually } from '../harness/wait.ts';
 import { Client, type Sea } from './client.ts';
@@ -147,17 +147,16 @@ async function leftOf(daemon: Daemon, before: Holdings, namespace: string): Prom
       const lines = (await ctr.lines(...args)).filter((line) => line !== '' && !line.startsWith('KEY '));
       left.push(...lines.map((line) => `${kind} ${line}`));
     }
-    left.push(...netns());
+    left.push(...netns(daemon, namespace));
     return left.length === 0;
   };
   await eventually('nothing is left', look, { within: 30_000 }).catch(() => undefined);
   return left;
 }
 
-/** Named network namespaces of this host. */
-function netns(): string[] {
-  return execFileSync('ip', ['netns', 'list'], { encoding: 'utf8' })
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => `network namespace ${line}`);
+/** The daemon's network namespaces: each is kept by a file. */
+function netns({ state }: Daemon, namespace: string): string[] {
+  return [join('netns', namespace), 'cri/netns'].flatMap((folder) =>
+    list(join(state, folder)).map((name) => `network namespace ${folder}/${name}`),
+  );
 }
