@@ -11,8 +11,8 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { before, it } from 'node:test';
-import { type CallOptions, Client, Metadata, type ServiceError, credentials } from '@grpc/grpc-js';
-import fc from 'fast-check';
+import { type CallOptions, Client, Metadata, type ServiceError, credentials, status } from '@grpc/grpc-js';
+import * as fc from 'fast-check';
 import { type DescMethod, contracts, methodsOf } from '../harness/contracts.ts';
 import { busyboxImage, ociArchive } from '../harness/image.ts';
 import { type Vocabulary, wireArbitrary } from '../harness/message-arbitrary.ts';
@@ -25,8 +25,6 @@ const calls = Number(process.env['FUZZ_CALLS'] ?? 3);
 /** Milliseconds for a call; what waits for ever by its nature is given up. */
 const DEADLINE_MS = 1500;
 const AT_ONCE = 16;
-const CANCELLED = 1;
-const DEADLINE_EXCEEDED = 4;
 
 /** An error of the program, and not of the request. */
 const defect =
@@ -51,46 +49,49 @@ suite('methods', { peers: ['moord'], timeout: 3_600_000 }, (rig) => {
     mkdirSync(place);
     words = {
       texts: [
-        ...[
-          '',
-          'a',
-          'victim',
-          ctr.namespace,
-          'overlayfs',
-          'native',
-          'x',
-          name,
-          image.manifest.digest,
-          'sha256:00',
-        ],
-        ...[`${place}/a`, `${place}/b/c`, 'x'.repeat(300), 'é\u0000', '%s%n', '{"a":', '-1', 'walking'],
-        ...[
-          'labels."a/b"==c',
-          'id~=[',
-          'name==',
-          'labels',
-          'labels.a',
-          'target',
-          'spec',
-          'name,name',
-          '*',
-          'no-such',
-        ],
-        ...[
-          'application/vnd.oci.image.manifest.v1+json',
-          'io.containerd.runc.v2',
-          'tcp',
-          'eth0',
-          '10.9.0.1/24',
-        ],
+        '',
+        'a',
+        'victim',
+        ctr.namespace,
+        'overlayfs',
+        'native',
+        'x',
+        name,
+        image.manifest.digest,
+        'sha256:00',
+        `${place}/a`,
+        `${place}/b/c`,
+        'x'.repeat(300),
+        'é\u0000',
+        '%s%n',
+        '{"a":',
+        '-1',
+        'walking',
+        'labels."a/b"==c',
+        'id~=[',
+        'name==',
+        'labels',
+        'labels.a',
+        'target',
+        'spec',
+        'name,name',
+        '*',
+        'no-such',
+        'application/vnd.oci.image.manifest.v1+json',
+        'io.containerd.runc.v2',
+        'tcp',
+        'eth0',
+        '10.9.0.1/24',
       ],
       types: [
-        ...['', 'x', 'types.containerd.io/opencontainers/runtime-spec/1/Spec', 'containerd.runc.v1.Options'],
-        ...[
-          'types.containerd.io/opencontainers/runtime-spec/1/Process',
-          'type.googleapis.com/containerd.events.TaskExit',
-        ],
-        ...['containerd.types.transfer.OCIRegistry', 'containerd.types.transfer.ImageStore'],
+        '',
+        'x',
+        'types.containerd.io/opencontainers/runtime-spec/1/Spec',
+        'containerd.runc.v1.Options',
+        'types.containerd.io/opencontainers/runtime-spec/1/Process',
+        'type.googleapis.com/containerd.events.TaskExit',
+        'containerd.types.transfer.OCIRegistry',
+        'containerd.types.transfer.ImageStore',
       ],
       bytes: [
         Buffer.from('{}'),
@@ -168,7 +169,7 @@ suite('methods', { peers: ['moord'], timeout: 3_600_000 }, (rig) => {
           assert.ok(alive(pid), `the daemon died of ${about}\n${daemon.tail()}`);
           assert.doesNotMatch(error?.details ?? '', defect, about);
           served += 1;
-          if (error?.code === DEADLINE_EXCEEDED || error?.code === CANCELLED) late.add(name);
+          if (error?.code === status.DEADLINE_EXCEEDED || error?.code === status.CANCELLED) late.add(name);
         }
       };
       await Promise.all(Array.from({ length: AT_ONCE }, work));

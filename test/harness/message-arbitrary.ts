@@ -1,5 +1,5 @@
 /** Messages made up at random from their contracts: every field, with what belongs there and with what does not. */
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { create, toBinary } from '@bufbuild/protobuf';
 import type { DescField, DescMessage } from './contracts.ts';
 
@@ -82,10 +82,14 @@ function fieldArbitrary(
           : field.mapKind === 'enum'
             ? fc.integer({ min: 0, max: 9 })
             : scalarArbitrary(field.scalar, words, owner);
-      const key = scalarArbitrary(field.mapKey, words, owner).map(String);
-      return fc.dictionary(field.mapKey === STRING ? key : fc.nat(9).map(String), value, { maxKeys: 3 });
+      const mapKey: number = field.mapKey;
+      const key = scalarArbitrary(mapKey, words, owner).map(String);
+      return fc.dictionary(mapKey === STRING ? key : fc.nat(9).map(String), value, {
+        maxKeys: 3,
+      });
     }
     case 'scalar':
+    default:
       return owner === 'google.protobuf.Any' && field.name === 'type_url'
         ? fc.constantFrom(...words.types)
         : scalarArbitrary(field.scalar, words, owner);
