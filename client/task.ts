@@ -5,7 +5,8 @@ import { CheckpointOptions, ProcessDetails } from '../proto/gen/containerd/runti
 import type { Descriptor } from '../proto/gen/containerd/types/descriptor.ts';
 import { internal } from '../ttrpc/errors.ts';
 import type { CallOptions, PartialMessage } from '../ttrpc/service.ts';
-import { anyOf, pack, PROCESS_TYPE, RESOURCES_TYPE, typeNameOf } from './any.ts';
+import { anyOf, typeNameOf } from './any.ts';
+import { pack, PROCESS_TYPE, RESOURCES_TYPE } from '../oci/packed.ts';
 import { type Metrics, metricsOf } from './metrics.ts';
 import type { Process as ProcessSpec, Spec } from '../oci/spec.ts';
 import { type Exit, exitOf, Process, type ProcessParts, type Tasks } from './process.ts';

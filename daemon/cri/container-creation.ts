@@ -10,6 +10,7 @@ import {
   type PodSandboxConfig,
   Signal,
 } from '../../proto/gen/runtime/v1/api.ts';
+import { pack, SPEC_TYPE } from '../../oci/packed.ts';
 import { RootDirectory } from '../../oci/root-directory.ts';
 import { signalNumber } from '../../oci/signal.ts';
 import type { Spec, User } from '../../oci/spec.ts';
@@ -31,7 +32,6 @@ import { containerSpec } from './spec/container-spec.ts';
 import type { PodMount } from './spec/mounts.ts';
 import type { Neighbours } from './spec/namespaces.ts';
 
-export const SPEC_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/Spec';
 const DEFAULT_STOP_SIGNAL = 'SIGTERM';
 
 /**
@@ -177,7 +177,7 @@ function recordOf(
     labels: containerLabels(config.labels, 'container'),
     image: record.imageRef,
     runtime: { name: runtime.runtime_type, options },
-    spec: { typeUrl: SPEC_TYPE, value: Buffer.from(JSON.stringify(spec)) },
+    spec: pack(SPEC_TYPE, spec),
     snapshotter,
     snapshotKey: record.id,
     sandbox: pod.id,

@@ -1,10 +1,11 @@
 /** Containers of pods: made, started, stopped, removed, listed, updated, and programs run in them to their end. */
 import { LinuxContainerResources } from '../../proto/gen/runtime/v1/api.ts';
+import { pack, RESOURCES_TYPE, SPEC_TYPE } from '../../oci/packed.ts';
 import type { Spec } from '../../oci/spec.ts';
 import { invalidArgument } from '../../ttrpc/errors.ts';
 import type { ContainerId } from '../identifiers.ts';
 import { checkpointContainer } from './container-checkpoint.ts';
-import { createContainer, SPEC_TYPE } from './container-creation.ts';
+import { createContainer } from './container-creation.ts';
 import { removeContainerOf, stopContainer } from './container-end.ts';
 import { startContainer } from './container-start.ts';
 import { listContainers, statusOf, verboseInfo } from './container-view.ts';
@@ -16,7 +17,6 @@ import { KUBERNETES } from './registry.ts';
 import { taskOf } from './remains.ts';
 import { specResources, withChanges } from './spec/resources.ts';
 
-const RESOURCES_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/LinuxResources';
 /** Containers in one answer of a stream. */
 const PAGE = 100;
 
@@ -105,17 +105,13 @@ async function updateResources(
 ): Promise<void> {
   const changed = withChanges(resources, changes);
   const wanted = specResources(changed);
-  if (state?.$case === 'running') {
-    const value = Buffer.from(JSON.stringify(wanted));
-    await taskOf(cri, id)?.update({ resources: { typeUrl: RESOURCES_TYPE, value } }, signal);
-  }
+  if (state?.$case === 'running')
+    await taskOf(cri, id)?.update({ resources: pack(RESOURCES_TYPE, wanted) }, signal);
   const container = cri.metadata.containers.get(KUBERNETES, id as ContainerId);
   const spec = JSON.parse(Buffer.from(container.spec?.value ?? '{}').toString()) as Spec;
   spec.linux = { ...spec.linux, resources: { ...spec.linux?.resources, ...wanted } };
-  const value = Buffer.from(JSON.stringify(spec));
-  await cri.metadata.containers.update(KUBERNETES, { ...container, spec: { typeUrl: SPEC_TYPE, value } }, [
-    'spec',
-  ]);
+  const changedContainer = { ...container, spec: pack(SPEC_TYPE, spec) };
+  await cri.metadata.containers.update(KUBERNETES, changedContainer, ['spec']);
   await cri.containers.change(id, (record) => ({ ...record, resources: changed }));
 }
 

@@ -4,6 +4,7 @@ import { Options } from '../../proto/gen/containerd/runtime/runc.ts';
 import { Container } from '../../proto/gen/containerd/services/containers.ts';
 import type { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { NamespaceMode } from '../../proto/gen/runtime/v1/api.ts';
+import { pack, SPEC_TYPE } from '../../oci/packed.ts';
 import { invalidArgument, messageOf } from '../../ttrpc/errors.ts';
 import { messageAny } from '../distribution/any.ts';
 import { announceCreation } from '../events/containers.ts';
@@ -21,7 +22,6 @@ import { clearContainer, endTask } from './remains.ts';
 import { mappingsOf, sandboxSpec } from './sandbox-spec.ts';
 import { type RuntimeSettings, runtimeOf } from './settings.ts';
 
-const SPEC_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/Spec';
 /** Bytes of a label's key and value together, which containerd's clients keep to. */
 const MAX_LABEL_BYTES = 4096;
 
@@ -160,7 +160,7 @@ async function createTask(cri: Cri, pod: Pod, netns: string | undefined, signal:
       labels: containerLabels(config.labels, 'sandbox'),
       image: image.names.find((name) => !name.startsWith('sha256:')) ?? image.id,
       runtime: { name: runtime.runtime_type, options: runtimeOptions(cri, runtime) },
-      spec: { typeUrl: SPEC_TYPE, value: Buffer.from(JSON.stringify(spec)) },
+      spec: pack(SPEC_TYPE, spec),
       snapshotter,
       snapshotKey: id,
     }),

@@ -7,6 +7,7 @@ import { PassThrough, type Readable, type Writable } from 'node:stream';
 import { mkfifo } from '../../native/native.ts';
 import type { Process as ProcessSpec, Spec } from '../../oci/spec.ts';
 import { withEnvironment } from '../../oci/environment.ts';
+import { pack, PROCESS_TYPE } from '../../oci/packed.ts';
 import { Code, failedPrecondition, invalidArgument, isCode } from '../../ttrpc/errors.ts';
 import { type ContainerId, type ExecId, parseExecId } from '../identifiers.ts';
 import type { Task } from '../runtime/task.ts';
@@ -14,44 +15,12 @@ import type { Cri } from './cri.ts';
 import { type PodContainer, stateName } from './pod.ts';
 import { KUBERNETES } from './registry.ts';
 import { taskOf } from './remains.ts';
+import type { AttachSession, ExecSession, RemoteProcess, Wanted } from './streaming/session.ts';
+import type { TerminalSize } from './streaming/terminal-size.ts';
 
-/** Which streams are wanted. With a terminal, there is no stderr. */
-export interface WantedStreams {
-  readonly stdin: boolean;
-  readonly stdout: boolean;
-  readonly stderr: boolean;
-  readonly tty: boolean;
-}
+type ExecRequest = Omit<ExecSession, 'kind'>;
+type AttachRequest = Omit<AttachSession, 'kind' | 'tty'>;
 
-export interface ExecRequest extends WantedStreams {
-  readonly containerId: string;
-  readonly command: readonly string[];
-}
-
-export interface AttachRequest extends Omit<WantedStreams, 'tty'> {
-  readonly containerId: string;
-}
-
-/** Cells of a terminal. */
-export interface TerminalSize {
-  readonly width: number;
-  readonly height: number;
-}
-
-/** A process of a container with somebody connected to it. Disposing of it ends the connection, and an exec's process. */
-export interface ConnectedProcess extends AsyncDisposable {
-  /** Its end is the process's end of input. */
-  readonly stdin: Writable | undefined;
-  /** They end when the process has written its last byte. */
-  readonly stdout: Readable | undefined;
-  readonly stderr: Readable | undefined;
-  /** Does nothing without a terminal. */
-  resize(size: TerminalSize): Promise<void>;
-  /** Resolves with its exit code; of an attached one with undefined, when its output has ended. */
-  readonly exited: Promise<number | undefined>;
-}
-
-const PROCESS_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/Process';
 const SIGKILL = 9;
 /** Milliseconds that the end of a killed process may take. */
 const KILL_TIMEOUT_MS = 10_000;
@@ -63,18 +32,17 @@ const { O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
  * @param signal ends the wait for the beginning
  * @throws RpcError NotFound; FailedPrecondition for a container that does not run; what the runtime says of the program
  */
-export async function exec(cri: Cri, request: ExecRequest, signal: AbortSignal): Promise<ConnectedProcess> {
+export async function exec(cri: Cri, request: ExecRequest, signal: AbortSignal): Promise<RemoteProcess> {
   const container = runningContainer(cri, request.containerId);
   if (request.command.length === 0) throw invalidArgument('no command to execute: invalid argument');
   const task = cri.tasks.get(KUBERNETES, container.id as ContainerId);
   const execId = parseExecId(randomBytes(16).toString('hex'));
   const fifos = new Fifos(join(execsOf(cri), `${container.id}.${execId}`), request);
   try {
-    const spec = processSpec(cri, container, request);
+    const spec = pack(PROCESS_TYPE, processSpec(cri, container, request));
     const { stdin, stdout, stderr } = fifos.paths;
-    const value = Buffer.from(JSON.stringify(spec));
     const io = { stdin, stdout, stderr, terminal: request.tty };
-    await task.exec({ execId, ...io, spec: { typeUrl: PROCESS_TYPE, value } }, signal);
+    await task.exec({ execId, ...io, spec }, signal);
     await startExec(task, execId, signal);
     return new ExecProcess(task, execId, fifos);
   } catch (error) {
@@ -155,7 +123,7 @@ class Fifos {
   readonly #directory: string;
   #stdin: Socket | undefined;
 
-  constructor(directory: string, { stdin, stdout, stderr, tty }: WantedStreams) {
+  constructor(directory: string, { stdin, stdout, stderr, tty }: Wanted) {
     this.#directory = directory;
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     const path = (name: string, isWanted: boolean): string => {
@@ -195,7 +163,7 @@ function reader(path: string): Socket | undefined {
   return new Socket({ fd: openSync(path, O_RDONLY | O_NONBLOCK), readable: true, writable: false });
 }
 
-class ExecProcess implements ConnectedProcess {
+class ExecProcess implements RemoteProcess {
   readonly stdin: Writable | undefined;
   readonly stdout: Readable | undefined;
   readonly stderr: Readable | undefined;
@@ -246,11 +214,7 @@ const NEVER = new AbortController().signal;
  * @param signal ends the connection
  * @throws RpcError NotFound; FailedPrecondition for a container that does not run, or takes no input when there is to be some
  */
-export async function attach(
-  cri: Cri,
-  request: AttachRequest,
-  signal: AbortSignal,
-): Promise<ConnectedProcess> {
+export async function attach(cri: Cri, request: AttachRequest, signal: AbortSignal): Promise<RemoteProcess> {
   const { id, config } = runningContainer(cri, request.containerId);
   const task = cri.tasks.get(KUBERNETES, id as ContainerId);
   const gone = new AbortController();
