@@ -1,5 +1,5 @@
 /** A private place with a root file system, where a task daemon is started and killed, and what it leaves behind is seen. */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   closeSync,
@@ -190,9 +190,9 @@ export class Host {
     const found = ['tasks', 's', 'runc'].flatMap((name) => {
       const path = join(this.directory, name);
       if (!existsSync(path)) return [];
-      // Files may go while they are being listed.
       const args = [path, '-ignore_readdir_race', '-mindepth', name === 's' ? '1' : '2'];
-      return execFileSync('find', args, { encoding: 'utf8' }).split('\n');
+      // Files may go while they are being listed. find fails all the same when a directory does that it is about to enter.
+      return spawnSync('find', args, { encoding: 'utf8' }).stdout.split('\n');
     });
     const cgroups = readdirSync('/sys/fs/cgroup').flatMap((controller) => {
       const path = join('/sys/fs/cgroup', controller, this.namespace);
