@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import type { Mount } from '../../proto/gen/containerd/types/mount.ts';
 import { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { Code, RpcError, alreadyExists, internal, isCode, toRpcError } from '../../ttrpc/errors.ts';
-import { hasCode, removeRemains } from './bundle.ts';
+import { storageError } from '../content/storage-error.ts';
+import { type Bundle, type BundleContent, hasCode } from './bundle.ts';
 import { cleanUpAfterShim, stopShim } from './cleanup.ts';
 import { reached } from '../failpoint.ts';
 import type { StartedShim } from './launcher.ts';
@@ -32,6 +33,9 @@ const CREATE_TIMEOUT_MS = 5 * 60_000;
 /** Of a shim's log, what is told about its early death. */
 const LOG_TAIL_BYTES = 1024;
 
+/** Has a bundle go that is no task's, with all its files. */
+export type Discard = (bundle: Bundle) => Promise<void>;
+
 /** How far a creation came. */
 interface Progress {
   bundle: boolean;
@@ -51,13 +55,14 @@ export async function createContainer(
   task: Task,
   request: ContainerRequest,
   signal: AbortSignal,
+  discard: Discard,
 ): Promise<void> {
   const progress: Progress = { bundle: false, restoring: false, started: undefined, shim: undefined };
   try {
-    await make(task, request, signal, progress);
+    await make(task, request, signal, progress, discard);
   } catch (error) {
     const failure = explained(task, progress, error);
-    await undo(task, progress, error);
+    await undo(task, progress, error, discard);
     throw failure;
   }
 }
@@ -67,10 +72,11 @@ async function make(
   request: ContainerRequest,
   signal: AbortSignal,
   progress: Progress,
+  discard: Discard,
 ): Promise<void> {
   const { bundle, launcher } = task;
   const { spec, options, restore, ...rest } = request;
-  await makeBundle(task, spec, options);
+  await makeBundle(task, { spec, options: options && Any.encode(options).finish() }, discard);
   progress.bundle = true;
   reached('bundle-made');
   const restored = join(bundle.path, 'checkpoint');
@@ -91,18 +97,13 @@ async function make(
   task.live(progress.shim, pid);
 }
 
-async function makeBundle(task: Task, spec: Uint8Array, options: Any | undefined): Promise<void> {
-  const { bundle } = task;
-  const content = { spec, options: options && Any.encode(options).finish() };
+async function makeBundle({ bundle }: Task, content: BundleContent, discard: Discard): Promise<void> {
   try {
     bundle.create(content);
   } catch (error) {
-    if (!hasCode(error, 'EEXIST')) {
-      throw internal(`cannot make the bundle ${bundle.path}: ${String(error)}`, error);
-    }
+    if (!hasCode(error, 'EEXIST')) throw storageError('make the bundle', bundle.path, error);
     // Nobody knows of a task here: it is what a failed creation could not remove.
-    const remains = bundle.hide();
-    if (remains !== undefined) await removeRemains(remains);
+    await discard(bundle);
     bundle.create(content);
   }
 }
@@ -126,19 +127,17 @@ function explained(task: Task, progress: Progress, error: unknown): RpcError {
 }
 
 /** Never rejects: what cannot be undone now is undone at the next attempt or the next start. */
-async function undo(task: Task, progress: Progress, error: unknown): Promise<void> {
+async function undo(task: Task, progress: Progress, error: unknown, discard: Discard): Promise<void> {
   const { bundle, launcher, log } = task;
   const { shim, started } = progress;
   try {
-    if (!progress.bundle) return;
     if (shim !== undefined && !shim.lost && isAnswer(error)) {
       await stopShim(task, shim);
-    } else if (started !== undefined || bundle.readForeignAddress() !== undefined) {
+    } else if (started !== undefined || (progress.bundle && bundle.readForeignAddress() !== undefined)) {
       shim?.close();
       await cleanUpAfterShim(bundle, launcher, started?.bootstrap, log, started?.pid);
     }
-    const remains = bundle.hide();
-    if (remains !== undefined) await removeRemains(remains);
+    await discard(bundle);
   } catch (failure) {
     log.error({ err: failure }, 'a failed creation could not be undone');
   } finally {

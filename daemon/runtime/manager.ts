@@ -7,6 +7,7 @@ import { TaskExit } from '../../proto/gen/containerd/events/task.ts';
 import type { Envelope } from '../../proto/gen/containerd/types/event.ts';
 import { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { Code, type RpcError, isCode, messageOf, notFound, toRpcError } from '../../ttrpc/errors.ts';
+import { isShortOfDescriptors } from '../content/storage-error.ts';
 import type { ContainerId, Namespace } from '../identifiers.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
@@ -76,6 +77,8 @@ const MEETINGS_MS = 1000;
 
 /** Milliseconds until a removed bundle's files go. The client has its answer by then, so that it does not wait for them. */
 const REMOVAL_DELAY_MS = 20;
+/** Milliseconds until a removal that found no descriptor is tried again. */
+const REMOVAL_PAUSE_MS = 500;
 
 export class TaskManager {
   readonly #options: TaskManagerOptions;
@@ -132,7 +135,9 @@ export class TaskManager {
     this.#creations.set(key, settled);
     try {
       const checkpoint = request.checkpoint || restorePath(options);
-      await createContainer(task, { ...request, spec, options, checkpoint }, signal);
+      await createContainer(task, { ...request, spec, options, checkpoint }, signal, (bundle) =>
+        this.#discard(bundle, task.log),
+      );
     } catch (error) {
       this.#tasks.delete(key);
       throw error;
@@ -315,12 +320,38 @@ export class TaskManager {
     const key = keyOf(task.namespace, task.id);
     if (this.#tasks.get(key) === task) this.#tasks.delete(key);
     if (this.#departed.get(key) === task) this.#departed.delete(key);
+    if (remains !== undefined) this.#removeLater(remains, task.log);
+  }
+
+  /** Removes a bundle that is no task's; where it takes descriptors that there are none of, it goes when there are. */
+  async #discard(bundle: Bundle, log: Logger): Promise<void> {
+    const remains = bundle.hide();
     if (remains === undefined) return;
-    const removal = sleep(REMOVAL_DELAY_MS)
-      .then(() => removeRemains(remains))
-      .catch((error: unknown) => task.log.error({ err: error }, 'the files of a deleted task remain'))
+    try {
+      await removeRemains(remains);
+    } catch (error) {
+      if (!isShortOfDescriptors(error)) throw error;
+      this.#removeLater(remains, log);
+    }
+  }
+
+  #removeLater(remains: string, log: Logger): void {
+    const removal = this.#removeWhenPossible(remains)
+      .catch((error: unknown) => log.error({ err: error }, 'the files of a deleted task remain'))
       .finally(() => this.#removals.delete(removal));
     this.#removals.add(removal);
+  }
+
+  async #removeWhenPossible(remains: string): Promise<void> {
+    await sleep(REMOVAL_DELAY_MS);
+    for (;;) {
+      try {
+        return await removeRemains(remains);
+      } catch (error) {
+        if (!isShortOfDescriptors(error) || this.#closed) throw error;
+      }
+      await sleep(REMOVAL_PAUSE_MS);
+    }
   }
 
   /** What a newer daemon has made is left alone, and the rest is served. */

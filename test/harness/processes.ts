@@ -10,7 +10,12 @@ export interface Process {
   readonly name: string;
   /** Clock ticks since boot; with the pid it names a process for ever. */
   readonly started: string;
+  /** Seconds of the processors that it has used. */
+  readonly used: number;
 }
+
+/** Of the clock in which /proc counts, a second (proc(5), USER_HZ). */
+const TICKS = 100;
 
 /** The process with this pid, or undefined when there is none. Zombies are processes too. */
 export function processOf(pid: number): Process | undefined {
@@ -24,7 +29,8 @@ export function processOf(pid: number): Process | undefined {
   const close = stat.lastIndexOf(')');
   const name = stat.slice(stat.indexOf('(') + 1, close);
   const fields = stat.slice(close + 2).split(' ');
-  return { pid, name, state: fields[0] ?? '?', parent: Number(fields[1]), started: fields[19] ?? '' };
+  const used = (Number(fields[11]) + Number(fields[12])) / TICKS;
+  return { pid, name, state: fields[0] ?? '?', parent: Number(fields[1]), started: fields[19] ?? '', used };
 }
 
 /** Every process there is. */

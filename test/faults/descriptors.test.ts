@@ -1,0 +1,68 @@
+/** The daemon may open no more files: what needs one is refused by saying so, nothing spins or is left, and with room it goes on by itself. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
+import { connect } from 'node:net';
+import { afterEach, it } from 'node:test';
+import { processOf } from '../harness/processes.ts';
+import { expectNothingLeft, holdings } from '../harness/leftovers.ts';
+import { suite } from '../harness/peers.ts';
+import { describe } from '../harness/program.ts';
+import { soon } from '../harness/wait.ts';
+
+const MANY = 50;
+
+suite('no descriptors left', { peers: ['moord'] }, (rig) => {
+  /** Lets the daemon open so many more files than it has. */
+  const allow = (more: number): void => {
+    const open = new Set(readdirSync(`/proc/${rig.daemon.pid}/fd`).map(Number));
+    let limit = 0;
+    for (let free = 0; free < more; limit += 1) if (!open.has(limit)) free += 1;
+    execFileSync('prlimit', ['--pid', String(rig.daemon.pid), `--nofile=${limit}:`]);
+  };
+  afterEach(() => allow(1000));
+
+  it('connections that there is no descriptor for are closed at no cost, and later ones are served', async () => {
+    const { ctr, daemon } = rig;
+    await ctr.runDetached('keeper', ['/bin/sleep', '1000']);
+    allow(2);
+    const before = processOf(daemon.pid)!.used;
+    const sockets = Array.from({ length: MANY }, () => connect(daemon.address));
+    const closed = sockets.map((socket) => {
+      socket.on('error', () => undefined).resume();
+      return once(socket, 'close');
+    });
+    // All but those that it has room for.
+    let count = 0;
+    await soon(
+      'those without a descriptor are closed',
+      new Promise<void>((resolve) => {
+        for (const end of closed) void end.then(() => (count += 1) >= MANY - 2 && resolve());
+      }),
+    );
+    assert.ok(processOf(daemon.pid)!.used - before < 5, 'seconds of the processor');
+    for (const socket of sockets) socket.destroy();
+    await Promise.all(closed);
+    allow(1000);
+    assert.equal((await ctr.exec('keeper', ['/bin/echo', 'here'])).stdout, 'here\n');
+  });
+
+  it('a new container is refused by name of the limit, leaves nothing, and is made when there is room', async () => {
+    const { ctr, daemon } = rig;
+    const held = holdings(daemon);
+    for (const more of [1, 2, 3]) {
+      allow(more);
+      const refused = await ctr.run('second', ['/bin/true'], ['--rm']);
+      if (more === 1) assert.match(describe(refused), /too many open files/i);
+      allow(1000);
+      await ctr.call(['tasks', 'rm', '-f', 'second']);
+      await ctr.call(['containers', 'rm', 'second']);
+      const again = await ctr.run('second', ['/bin/echo', 'again'], ['--rm']);
+      assert.equal(again.stdout, 'again\n', describe(again));
+      await expectNothingLeft(daemon, held);
+    }
+    assert.equal((await ctr.task('keeper'))?.status, 'RUNNING');
+    await ctr.remove('keeper');
+  });
+});
