@@ -248,7 +248,7 @@ export class Container {
   async #undoCreate(): Promise<void> {
     const { log } = this.#surroundings;
     // A runtime that was killed, or failed late, may have left a part of it.
-    await this.#runc.delete({ force: true }).catch((error: unknown) => {
+    await this.#runc.deleteUnfinished(this.#spec.cgroupsPath).catch((error: unknown) => {
       log.warn('what the runtime has left of a failed creation cannot be deleted', { error });
     });
     await unmountRootfs(this.#rootfs).catch((error: unknown) => {

@@ -11,6 +11,7 @@ import { readOptions } from './options.ts';
 import { Reaper } from './reaper.ts';
 import { unmountRootfs } from './rootfs.ts';
 import { Runc } from './runc.ts';
+import { readSpec } from './spec.ts';
 import { now } from './timestamp.ts';
 
 /** What a process that SIGKILL has ended exits with. */
@@ -40,8 +41,11 @@ export async function deleteTask(flags: Flags, log: Log): Promise<Uint8Array> {
     const container = { id: flags.id, namespace: flags.namespace, bundle };
     const reaper = new Reaper();
     reaper.start();
-    await new Runc(container, readOptions(bundle), reaper).delete({ force: true });
-    reaper.stop();
+    try {
+      await new Runc(container, readOptions(bundle), reaper).deleteUnfinished(readSpec(bundle).cgroupsPath);
+    } finally {
+      reaper.stop();
+    }
   });
   await attempt('unmounting', () => unmountRootfs(join(bundle, 'rootfs')));
   await attempt('removing the socket', () => removeSocket(bundle));

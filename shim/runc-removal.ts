@@ -2,15 +2,11 @@
  * Removing a container that has ended as `runc delete` does it, which is a process of a Go program for a few calls of rmdir(2): it removes
  * the container's cgroups and then its directory, once it has loaded its state (libcontainer, `destroy`).
  */
-import { readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { isUnified } from './cgroup/cgroup.ts';
+import { isCgroup, removeCgroup } from './cgroup/removal.ts';
 import { parseObject } from './spec.ts';
-
-const CGROUPS = '/sys/fs/cgroup/';
-/** A process that has ended leaves its cgroup a moment later. runc tries as often, and waits as long. */
-const PAUSES_MS = [1, 10, 20, 40, 80];
 
 /**
  * Removes what runc keeps of a container, all of whose processes have ended.
@@ -40,44 +36,4 @@ function readCgroups(directory: string): string[] | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** @param depth names that a cgroup's path has at least; one with fewer is the root of all */
-function isCgroup(path: unknown, depth: number): path is string {
-  if (typeof path !== 'string' || !path.startsWith(CGROUPS)) return false;
-  const names = path
-    .slice(CGROUPS.length)
-    .split('/')
-    .filter((name) => name !== '' && name !== '.');
-  return names.length >= depth && !names.includes('..');
-}
-
-/** Removes it and those that the container has made in it. @returns false when something is still in it, or the kernel refuses */
-async function removeCgroup(path: string): Promise<boolean> {
-  for (const pause of [...PAUSES_MS, undefined]) {
-    try {
-      removeTree(path);
-      return true;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EBUSY' || pause === undefined) return false;
-      await sleep(pause);
-    }
-  }
-  return false;
-}
-
-/** Folders only: the files of a cgroup cannot be removed, and go with it. */
-function removeTree(path: string): void {
-  try {
-    rmdirSync(path);
-    return;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') return;
-    // The kernel's answer both for a cgroup with processes and for one with cgroups in it.
-    if (code !== 'EBUSY') throw error;
-  }
-  const below = readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isDirectory());
-  for (const { name } of below) removeTree(join(path, name));
-  rmdirSync(path);
 }

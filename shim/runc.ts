@@ -3,6 +3,7 @@ import { basename, join } from 'node:path';
 import type { CheckpointOptions, Options } from '../proto/gen/containerd/runtime/runc.ts';
 import {
   failedPrecondition,
+  internal,
   messageOf,
   notFound,
   unimplemented,
@@ -17,6 +18,7 @@ import type { SealedRunc } from './sealed-runc.ts';
 import { runtimeRoot } from './options.ts';
 import { removeEnded } from './runc-removal.ts';
 import { openScratch, readScratch } from './scratch.ts';
+import { removeUnfinished } from './unfinished.ts';
 
 /** What a process gets as one of its standard descriptors; `ignore` is /dev/null. */
 export type Handed = number | 'ignore';
@@ -46,6 +48,15 @@ interface Invocation {
 
 /** A call of the OCI runtime, hooks included, may take this long; then it is killed. */
 const TIMEOUT_MS = 120_000;
+
+/** A deletion that somebody has killed is begun again, so often at most. */
+const DELETIONS = 3;
+
+/** What a process that SIGKILL has ended exits with. */
+const KILLED = 128 + 9;
+
+/** The cause of a failure: not the runtime's own, and not that it took too long. */
+class Killed extends Error {}
 
 /**
  * Variables that mean something to runc itself and are meant for the daemon: a NOTIFY_SOCKET or LISTEN_FDS that leaks into it
@@ -138,11 +149,28 @@ export class Runc {
    */
   async delete(how: { force: boolean } = { force: false }): Promise<void> {
     const args = ['delete', ...(how.force ? ['--force'] : []), this.#id];
-    try {
-      await this.#run(args, 'failed to delete task');
-    } catch (error) {
-      if (!messageOf(error).includes('does not exist')) throw error;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await this.#run(args, 'failed to delete task');
+      } catch (error) {
+        if (messageOf(error).includes('does not exist')) return;
+        if (!(error instanceof Error && error.cause instanceof Killed) || attempt === DELETIONS) throw error;
+      }
     }
+  }
+
+  /**
+   * Removes what is left of a creation that came to no end, also what the runtime does not know of.
+   *
+   * @param cgroupsPath of the specification
+   * @throws RpcError when something remains
+   */
+  async deleteUnfinished(cgroupsPath: string): Promise<void> {
+    await this.delete({ force: true });
+    // With systemd they are a unit, which goes when nothing is in it any more.
+    if (this.#options.systemdCgroup) return;
+    const left = await removeUnfinished(this.#id, cgroupsPath);
+    if (left.length > 0) throw internal(`cgroups that are in use remain: ${left.join(', ')}`);
   }
 
   /**
@@ -267,7 +295,11 @@ export class Runc {
     if (exit.status === 0) return;
     const outcome = hasTimedOut ? `killed after ${TIMEOUT_MS / 1000} s` : `exit status ${exit.status}`;
     const words = lastError(readIfThere(log).subarray(before).toString());
-    throw unknown(`${failure}: ${words ?? `${this.#binary} did not terminate successfully: ${outcome}`}`);
+    const cause = exit.status === KILLED && !hasTimedOut ? new Killed(outcome) : undefined;
+    throw unknown(
+      `${failure}: ${words ?? `${this.#binary} did not terminate successfully: ${outcome}`}`,
+      cause,
+    );
   }
 
   /** @throws what `spawn` does */

@@ -10,6 +10,8 @@ export interface Spec {
   readonly hasPoststartHooks: boolean;
   /** Programs wait for the container's deletion. */
   readonly hasPoststopHooks: boolean;
+  /** Where the container's cgroups are wanted; empty where that is left to the runtime. */
+  readonly cgroupsPath: string;
 }
 
 /**
@@ -30,6 +32,7 @@ export function readSpec(bundle: string): Spec {
     const programs = isObject(hooks) ? hooks[name] : undefined;
     return Array.isArray(programs) && programs.length > 0;
   };
+  const cgroupsPath = isObject(linux) ? linux['cgroupsPath'] : undefined;
   const namespaces = isObject(linux) && Array.isArray(linux['namespaces']) ? linux['namespaces'] : [];
   return {
     ownPidNamespace: namespaces.some(
@@ -37,6 +40,7 @@ export function readSpec(bundle: string): Spec {
     ),
     hasPoststartHooks: has('poststart'),
     hasPoststopHooks: has('poststop'),
+    cgroupsPath: typeof cgroupsPath === 'string' ? cgroupsPath : '',
   };
 }
 

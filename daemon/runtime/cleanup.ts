@@ -1,6 +1,7 @@
 /** After a shim has died: its container is killed and removed, and its exit made known. */
 import { unlinkSync } from 'node:fs';
 import type { Logger } from 'pino';
+import type { DeleteResponse } from '../../proto/gen/containerd/task/v2.ts';
 import { Code, isCode, messageOf } from '../../ttrpc/errors.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
@@ -15,6 +16,8 @@ import { Shim } from './shim.ts';
 /** Milliseconds until a killed process is taken to be stuck in the kernel. */
 const KILL_TIMEOUT_MS = 2000;
 const SHUTDOWN_TIMEOUT_MS = 3000;
+/** The clean-up is tried so often. */
+const DELETIONS = 3;
 
 /**
  * Kills and removes everything a dead shim has left of its container, except the bundle. Can be repeated.
@@ -38,7 +41,7 @@ export async function cleanUpAfterShim(
   const shared = !launcher.own && address !== '' && bundle.sharesShim(address);
   if (!shared) await killProcessesOf(bundle, KILL_TIMEOUT_MS, shim);
   try {
-    const answer = await launcher.deleteDead(bundle);
+    const answer = await deleteDead(bundle, launcher, log);
     // The answer's time is later than the kill; it is used only where the shim left no better one.
     if (recorded === undefined) {
       exit = {
@@ -60,6 +63,18 @@ export async function cleanUpAfterShim(
   else removeSocket(address, log);
   reached('dead-shim-cleaned');
   return exit;
+}
+
+/** Has the shim's program clean up. It can be killed like the shim, and with nobody to begin again the container would live on. */
+async function deleteDead(bundle: Bundle, launcher: Launcher, log: Logger): Promise<DeleteResponse> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await launcher.deleteDead(bundle);
+    } catch (error) {
+      if (attempt === DELETIONS || !isCode(error, Code.Internal)) throw error;
+      log.warn({ error: messageOf(error) }, 'the clean-up after a shim has failed, and is begun again');
+    }
+  }
 }
 
 /** Ends a shim that has no container any more. One that does not go by itself is killed. */

@@ -10,7 +10,8 @@ import { watchOomV1, watchOomV2, type OomWatch } from './oom.ts';
 import { readMetricsV1 } from './v1.ts';
 import { readMetricsV2 } from './v2.ts';
 
-const ROOT = '/sys/fs/cgroup';
+/** Where the hierarchies are. */
+export const ROOT = '/sys/fs/cgroup';
 /** f_type of a cgroup of version 2 (statfs(2)). */
 const CGROUP2_MAGIC = 0x63677270;
 const KILL_TIMEOUT_MS = 5000;
@@ -115,7 +116,8 @@ function legacyCgroup(paths: ReadonlyMap<string, string>): Cgroup | undefined {
   };
 }
 
-function pidsBelow(folder: string): number[] {
+/** The processes in a cgroup and below it. */
+export function pidsBelow(folder: string): number[] {
   const pids: number[] = [];
   let entries;
   try {
