@@ -242,9 +242,14 @@ function tlsOf({ ca, clientCertificate, clientKey, skipVerify }: WireTls): Tls {
   return { ca: ca.length === 0 ? [] : [ca], client, skipVerify };
 }
 
-/** A pull that was cut off goes on where it was. */
+/**
+ * A pull that was cut off goes on where it was.
+ *
+ * @throws RpcError InvalidArgument: what is no reference is not written down either
+ */
 function purposeOf(source: End, destination: End): string | undefined {
   if (source.kind !== 'registry' || destination.kind !== 'store') return undefined;
+  parseReference(source.value.registry.reference);
   return `pull ${source.value.registry.reference}`;
 }
 

@@ -4,10 +4,15 @@ import { randomUUID } from 'node:crypto';
 import { lstatSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import { EventsDefinition } from '../../proto/gen/containerd/services/events.ts';
+import { Envelope } from '../../proto/gen/containerd/types/event.ts';
+import { Code } from '../../ttrpc/errors.ts';
 import { alive, processes, workingDirectory } from '../harness/processes.ts';
 import { suite } from '../harness/peers.ts';
 import { pull } from '../harness/transfer.ts';
 import { describe } from '../harness/program.ts';
+import { failureOf } from '../harness/rpc.ts';
+import { eventually } from '../harness/wait.ts';
 import { Moor } from '../harness/moor.ts';
 
 /** Nobody else's on this host, whose every process is looked at. */
@@ -104,9 +109,21 @@ suite(
       assert.ok(alive(pid));
     });
 
-    it('a registry’s password is in no process list, log or error', async () => {
+    it('a registry’s password is in no process list, log, event, error or record', async () => {
       const { ctr, daemon } = rig;
       const moor = new Moor(daemon, ctr.namespace);
+      const events: string[] = [];
+      const over = new AbortController();
+      using connection = daemon.connect();
+      const listening = (async () => {
+        const { subscribe } = connection.service(EventsDefinition);
+        for await (const envelope of subscribe({ filters: [] }, { signal: over.signal }))
+          events.push(Buffer.from(Envelope.encode(envelope).finish()).toString('latin1'));
+      })().catch(() => undefined);
+      await eventually('the subscription stands', async () => {
+        await ctr.ok('namespaces', 'label', ctr.namespace, `probe=${performance.now()}`);
+        return events.length > 0;
+      });
       const lists: string[] = [];
       const watch = setInterval(() => {
         for (const { pid } of processes()) {
@@ -129,13 +146,27 @@ suite(
         stream.on('data', (chunk: Buffer) => (said += chunk.toString()));
       await new Promise((resolve) => pulling.once('close', resolve));
       clearInterval(watch);
-      await assert.rejects(pull(daemon, ctr.namespace, `sailor:${secret}@127.0.0.1:1/x:1`));
+      for (const text of [
+        `sailor:${secret}@127.0.0.1:1/x:1`,
+        `http://sailor:${secret}@127.0.0.1:1/x:1`,
+        `sailor:pass/${secret}@127.0.0.1:1/x:1`,
+      ]) {
+        const failure = await failureOf(pull(daemon, ctr.namespace, text));
+        assert.equal(failure.code, Code.InvalidArgument, failure.message);
+        assert.ok(!failure.message.includes(secret), failure.message);
+      }
       assert.notEqual(pulling.exitCode, 0);
       assert.ok(!said.includes(secret), said);
       assert.ok(!lists.join('\n').includes(secret), 'in a process list');
-      const log = readFileSync(daemon.log, 'utf8').replaceAll(`sailor:${secret}@`, '');
-      assert.ok(!log.includes(secret), 'in the log');
+      assert.ok(!readFileSync(daemon.log, 'utf8').includes(secret), 'in the log');
+      for (const name of readdirSync(join(daemon.root, 'metadata')))
+        assert.ok(!readFileSync(join(daemon.root, 'metadata', name)).includes(secret), `in ${name}`);
       await ctr.remove('a');
+      // The end of the container comes after all of that.
+      await eventually('its end is told', () => events.some((event) => event.includes('/tasks/delete')));
+      over.abort();
+      await listening;
+      assert.ok(!events.join('\n').includes(secret), 'in an event');
     });
   },
 );

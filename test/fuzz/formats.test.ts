@@ -14,6 +14,7 @@ import { resultOf } from '../../daemon/cni/result.ts';
 import { ConfigError, defaultConfig, parseConfig } from '../../daemon/config.ts';
 import { ArchiveReader, type ArchiveSink } from '../../daemon/diff/archive/reader.ts';
 import { childrenOf, parseDocument } from '../../daemon/distribution/graph.ts';
+import { hostsOf } from '../../daemon/distribution/hosts.ts';
 import { OCI_INDEX, OCI_MANIFEST } from '../../daemon/distribution/media-types.ts';
 import { parseFilters } from '../../daemon/filters/filter.ts';
 import { formatBootstrap, parseBootstrap } from '../../daemon/runtime/bootstrap.ts';
@@ -26,13 +27,16 @@ const numRuns = Number(process.env['FUZZ_RUNS'] ?? 400);
 const seed = process.env['TEST_SEED'];
 const settings = { numRuns, ...(seed === undefined ? {} : { seed: Number(seed) }) };
 
+/** What an error says that nobody has thought of. */
+const nonsense = /Cannot read|is not a function|is not iterable|undefined \(/;
+
 /** Understood, or refused by an error of the kind that tells its maker. */
 function isRefused(kind: new (...args: never[]) => Error, parse: () => unknown): void {
   try {
     parse();
   } catch (error) {
     assert.ok(error instanceof kind, `${String(error)}\n${(error as Error).stack}`);
-    assert.doesNotMatch(error.message, /Cannot read|is not a function|is not iterable|undefined \(/);
+    assert.doesNotMatch(error.message, nonsense);
   }
 }
 
@@ -168,6 +172,76 @@ test('the configuration', () => {
 
 const folder = mkdtempSync(join(tmpdir(), 'moor-fuzz-'));
 after(() => rmSync(folder, { recursive: true }));
+
+test('hosts.toml', async () => {
+  mkdirSync(join(folder, '_default'));
+  const path = join(folder, '_default/hosts.toml');
+  // Written line by line from few words, so that its making ends for every seed.
+  const word = fc.constantFrom(
+    '"https://a.test"',
+    '"b.test:5000/v2/"',
+    '"pull"',
+    '"push"',
+    '"missing.crt"',
+    '""',
+    '"x\\u0000"',
+  );
+  const other = fc.constantFrom(
+    'true',
+    'false',
+    '1',
+    '1.5',
+    '-inf',
+    '{}',
+    '{ a = "b" }',
+    '1979-05-27',
+    '[1]',
+    '"',
+  );
+  const list = fc.array(word, { maxLength: 3 }).map((words) => `[${words.join(', ')}]`);
+  const value = fc.oneof(
+    word,
+    other,
+    list,
+    list.map((inner) => `[${inner}]`),
+  );
+  const key = fc.constantFrom(
+    'server',
+    'capabilities',
+    'ca',
+    'client',
+    'skip_verify',
+    'header',
+    'override_path',
+    'host',
+    'x-custom',
+  );
+  const head = fc.constantFrom(
+    '[host."https://a.test"]',
+    '[host."b.test:5000"]',
+    '[host."not a url"]',
+    '[host.""]',
+    '[host]',
+    '[header]',
+    '[[host]]',
+    '[host."https://a.test".header]',
+  );
+  const line = fc.oneof(
+    { weight: 3, arbitrary: fc.tuple(key, value).map(([name, given]) => `${name} = ${given}`) },
+    { weight: 1, arbitrary: head },
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.array(line, { maxLength: 8 }), async (lines) => {
+      writeFileSync(path, lines.join('\n'));
+      await hostsOf('registry.test', { directory: folder }).catch((error: unknown) => {
+        assert.ok(error instanceof RpcError, String(error));
+        assert.match(error.message, /hosts\.toml: /);
+        assert.doesNotMatch(error.message, nonsense);
+      });
+    }),
+    settings,
+  );
+});
 
 test('records of bundles, and what a daemon tells a shim', () => {
   const exit = formatExit({ pid: 4, status: 1, exitedAt: { seconds: 1n, nanos: 5 }, published: true });
