@@ -70,6 +70,7 @@ suite('restart labels', { config }, (rig) => {
     const flags = [...running, ...label('loguri', `file://${log}`)];
     await ctr.runDetached('kept', counting(rig, 'kept', 'echo here; exec sleep 1000'), flags);
     const first = await pidOf(ctr, 'kept');
+    await eventually('the first life has begun', () => runs(rig, 'kept') === 1);
     await killProcess(first);
     const second = await replaced(ctr, 'kept', first);
     await eventually('the second life is in the log', () => readFileSync(log, 'utf8') === 'here\n');
@@ -179,6 +180,7 @@ suite('restart policies', { config, peers: ['moord'] }, (rig) => {
     const ids = Array.from({ length: 10 }, (_, index) => `many-${index}`);
     for (const id of ids) await ctr.runDetached(id, counting(rig, id, 'exec sleep 1000'), running);
     const pids = await Promise.all(ids.map((id) => pidOf(ctr, id)));
+    await eventually('their first lives have begun', () => ids.every((id) => runs(rig, id) === 1));
     await daemon.kill9();
     for (const pid of pids) await killProcess(pid);
     await daemon.start();
@@ -216,6 +218,7 @@ suite('a restart that is cut off', killing, (rig) => {
       const file = `cut-${step}`;
       await ctr.runDetached('cut', counting(rig, file, 'exec sleep 1000'), flags);
       const pid = await pidOf(ctr, 'cut');
+      await eventually('its first life has begun', () => runs(rig, file) === 1);
       writeFileSync(pointFile, `${step}=kill`);
       await killProcess(pid);
       await daemon.ended();
