@@ -18,6 +18,7 @@ import type { Exit } from './exit.ts';
 import { Departures } from './departures.ts';
 import { ForeignShim } from './foreign-shim.ts';
 import type { DaemonAddresses, Launcher } from './launcher.ts';
+import { endLostShims } from './lost-shims.ts';
 import { expectMoves } from './moves.ts';
 import { EXIT_TOPIC, type EventPublisher } from './notices.ts';
 import { foreignOptions, ownOptions, restorePath, typeName } from './options.ts';
@@ -200,6 +201,7 @@ export class TaskManager {
   async recover(): Promise<RecoverySummary> {
     const begin = performance.now();
     mkdirSync(this.#directory, { recursive: true, mode: 0o711 });
+    await endLostShims(this.#directory, this.#options.log);
     removeEmpty(this.#directory);
     const { bundles, remains, strangers } = listBundles(this.#directory);
     for (const path of strangers) this.#options.log.warn({ path }, 'not a task; left alone');
