@@ -1,12 +1,15 @@
 /**
- * The long storm.
+ * The long storm; or, without kills, many containers.
  *
  *   npm run soak -- --seed 7 --kills daemon=100 shim=50 template=30 runtime=20 --clients 4 --pause 30
+ *   npm run soak -- --containers 200
+ *   npm run soak -- --cycles 1000
  */
 import { parseArgs } from 'node:util';
 import Table from 'cli-table3';
 import { type Target, TARGETS } from './killer.ts';
-import { storm } from './storm.ts';
+import { type Load, manyAtOnce, manyCycles } from './load.ts';
+import { type Report, storm } from './storm.ts';
 
 const { values, positionals } = parseArgs({
   options: {
@@ -14,33 +17,56 @@ const { values, positionals } = parseArgs({
     kills: { type: 'string', multiple: true, default: ['daemon=20'] },
     clients: { type: 'string', default: '4' },
     pause: { type: 'string', default: '30' },
+    containers: { type: 'string' },
+    cycles: { type: 'string' },
   },
   allowPositionals: true,
 });
-const kills: Partial<Record<Target, number>> = {};
-for (const entry of [...values.kills, ...positionals]) {
-  const [target = '', count] = entry.split('=');
-  const known = TARGETS.find((one) => one === target);
-  if (known === undefined) throw new Error(`nothing to kill: ${entry}`);
-  kills[known] = Number(count);
+if (values.containers !== undefined) printLoad(await manyAtOnce(Number(values.containers)));
+if (values.cycles !== undefined) printLoad(await manyCycles(Number(values.cycles)));
+if (values.containers === undefined && values.cycles === undefined) {
+  printStorm(
+    await storm({
+      seed: Number(values.seed),
+      kills: killsOf([...values.kills, ...positionals]),
+      clients: Number(values.clients),
+      pause: Number(values.pause),
+      progress: (what) => process.stderr.write(`${what}\n`),
+    }),
+  );
 }
-const report = await storm({
-  seed: Number(values.seed),
-  kills,
-  clients: Number(values.clients),
-  pause: Number(values.pause),
-  progress: (what) => process.stderr.write(`${what}\n`),
-});
-const { done, returns, processes, events, ...findings } = report;
-const median = returns.toSorted((one, other) => one - other)[Math.floor(returns.length / 2)];
-const table = new Table({ head: ['', ''] });
-table.push(
-  ['killed', TARGETS.map((target) => `${target} ${done[target]}`).join(', ')],
-  ['processes', processes],
-  ['events', events],
-  ['back to service, median', median === undefined ? '' : `${Math.round(median)} ms`],
-  ...Object.entries(findings).map(([what, found]) => [what, found.length] as [string, number]),
-);
-process.stdout.write(`${table.toString()}\n`);
-for (const [what, found] of Object.entries(findings))
-  for (const one of found) process.stdout.write(`${what}: ${one}\n`);
+
+/** @param entries `daemon=100` */
+function killsOf(entries: readonly string[]): Partial<Record<Target, number>> {
+  const kills: Partial<Record<Target, number>> = {};
+  for (const entry of entries) {
+    const [target = '', count] = entry.split('=');
+    const known = TARGETS.find((one) => one === target);
+    if (known === undefined) throw new Error(`nothing to kill: ${entry}`);
+    kills[known] = Number(count);
+  }
+  return kills;
+}
+
+function printStorm({ done, returns, processes, events, ...findings }: Report): void {
+  const median = returns.toSorted((one, other) => one - other)[Math.floor(returns.length / 2)];
+  const table = new Table({ head: ['', ''] });
+  table.push(
+    ['killed', TARGETS.map((target) => `${target} ${done[target]}`).join(', ')],
+    ['processes', processes],
+    ['events', events],
+    ['back to service, median', median === undefined ? '' : `${Math.round(median)} ms`],
+    ...Object.entries(findings).map(([what, found]) => [what, found.length] as [string, number]),
+  );
+  process.stdout.write(`${table.toString()}\n`);
+  for (const [what, found] of Object.entries(findings))
+    for (const one of found) process.stdout.write(`${what}: ${one}\n`);
+}
+
+function printLoad({ took, ...weights }: Load): void {
+  const table = new Table({ head: ['', ''] });
+  for (const [step, milliseconds] of Object.entries(took)) table.push([step, `${milliseconds} ms`]);
+  for (const [when, { megabytes, descriptors }] of Object.entries(weights))
+    table.push([`the daemon ${when}`, `${megabytes} MiB, ${descriptors} descriptors`]);
+  process.stdout.write(`${table.toString()}\nnothing left\n`);
+}
