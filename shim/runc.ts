@@ -166,10 +166,19 @@ export class Runc {
    * @throws RpcError when something remains
    */
   async deleteUnfinished(cgroupsPath: string): Promise<void> {
-    await this.delete({ force: true });
     // With systemd they are a unit, which goes when nothing is in it any more.
-    if (this.#options.systemdCgroup) return;
-    const left = await removeUnfinished(this.#id, cgroupsPath);
+    const remove = async () => (this.#options.systemdCgroup ? [] : removeUnfinished(this.#id, cgroupsPath));
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        await this.delete({ force: true });
+        break;
+      } catch (error) {
+        if (attempt === DELETIONS) throw error;
+        // A process that has been killed may leave its cgroup later than the runtime waits for it.
+        await remove();
+      }
+    }
+    const left = await remove();
     if (left.length > 0) throw internal(`cgroups that are in use remain: ${left.join(', ')}`);
   }
 
