@@ -163,9 +163,11 @@ test('a full disk loses lines, not the container; what is in the log is whole li
   try {
     const path = join(folder, 'log');
     writeFileSync(join(folder, 'ballast'), Buffer.alloc(40_000));
-    const script = 'seq 1 20000; read x; echo after';
+    const script = 'read x; seq 1 20000; read x; echo after';
     await shim.run({ args: ['sh', '-c', script], stdout: `cri://${path}`, stdin: 'attach:///' });
     const attached = await Attached.to(shim, { hasStdin: true });
+    attached.send({ stdin: Buffer.from('\n') });
+    await attached.says('\n20000\n');
     await eventually('the loss is told', () => shim.log.includes('lines are lost'));
     rmSync(join(folder, 'ballast'));
     attached.send({ stdin: Buffer.from('\n') });

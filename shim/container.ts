@@ -163,6 +163,8 @@ export class Container {
   }
 
   async start(): Promise<number> {
+    // Before it runs, as what takes too much memory at once is killed at once. A container that is restored has no process yet.
+    if (this.init.pid !== 0) this.#watchCgroup(this.init.pid);
     const pid = await this.init.start();
     reached('runtime-started');
     this.#recordState();
@@ -265,9 +267,11 @@ export class Container {
 
   #watchCgroup(pid: number): void {
     this.#cgroup ??= this.#findCgroup(pid);
-    if (this.init.exit !== undefined) return;
+    if (this.#oom !== undefined || this.init.exit !== undefined) return;
+    // The news of the start comes first.
+    const tell = () => void this.init.startsAnswered.then(() => this.#publish(event.oom(this.id)));
     try {
-      this.#oom = this.#cgroup?.watchOom(() => this.#publish(event.oom(this.id)));
+      this.#oom = this.#cgroup?.watchOom(tell);
     } catch (error) {
       this.#surroundings.log.warn('the end of memory cannot be watched', { error });
     }

@@ -49,9 +49,10 @@ function lostShims(tasks: string): LostShim[] {
       const directory = readlinkSync(`/proc/${pid}/cwd`);
       if (!directory.startsWith(`${tasks}/`)) return [];
       const bundle = directory.endsWith(REMOVED) ? directory.slice(0, -REMOVED.length) : directory;
-      // What is being deleted is hidden, and its shim goes by itself. A bundle that was made anew is another's.
+      // What is being deleted is hidden, and its shim goes by itself. Of what was wiped, the mounted root is all that can be left:
+      // where there is any file, the shim may still be found by its socket.
       if (basename(bundle).startsWith('.')) return [];
-      if (bundle === directory && existsSync(join(bundle, 'config.json'))) return [];
+      if (bundle === directory && readdirSync(bundle).some((file) => file !== 'rootfs')) return [];
       return [{ pid, started: stat.started, bundle }];
     } catch {
       return []; // It has ended meanwhile.
