@@ -1,7 +1,7 @@
 /** Networks as clients have them: named network namespaces that outlive containers and daemons, and what is in them. */
 import assert from 'node:assert/strict';
 import { execFile, execFileSync, spawn } from 'node:child_process';
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, readlinkSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { promisify } from 'node:util';
@@ -88,8 +88,11 @@ suite('networks', { peers: ['moord'] }, (rig) => {
     await rig.ctr.remove('user');
     const visitor = spawn('nsenter', [`--net=${path}`, 'sleep', '1000'], { stdio: 'ignore' });
     try {
-      await eventually('a process is in the network', async () =>
-        /in use by process \d+ \((?:nsenter|sleep)\)/.test(await refusalOf(client.networks.delete('busy'))),
+      const there = `net:[${statSync(path).ino}]`;
+      await eventually('it is there', () => readlinkSync(`/proc/${visitor.pid}/ns/net`) === there);
+      assert.match(
+        await refusalOf(client.networks.delete('busy')),
+        /in use by process \d+ \((?:nsenter|sleep)\)/,
       );
       await client.networks.delete('busy', { force: true });
     } finally {

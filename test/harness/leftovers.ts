@@ -15,8 +15,12 @@ export function holdings(daemon: Daemon): Holdings {
   const held = new Set<string>();
   const shims = daemon.shims();
   for (const mount of mountsBelow(daemon.directory)) held.add(`mount ${mount}`);
+  const commands = shims.map((pid) => commandLine(pid));
+  const isTemplate = (command: string) => command.endsWith(' template');
+  // A daemon has one template, which may come when it has been up for a while.
+  const counted = [...commands.filter((each) => !isTemplate(each)), ...commands.filter(isTemplate).slice(1)];
   // Without pids: a daemon that was restarted has other helpers than before, but no more of them.
-  for (const name of numbered(shims.map((pid) => commandLine(pid)))) held.add(`process ${name}`);
+  for (const name of numbered(counted)) held.add(`process ${name}`);
   for (const namespace of daemon.namespaces) {
     // The parent cgroup of a namespace stays: the runtime makes it and removes only the container's own.
     for (const cgroup of cgroupsOf(namespace))

@@ -33,9 +33,8 @@ export function readExtension(data: Buffer): Extension {
     // Some writers fill the rest of the block with zeros and count them in.
     if (data[at] === 0) break;
     const space = data.indexOf(SPACE, at);
-    const length =
-      space === -1 || space - at > 10 ? 0 : readDecimal(data.toString('latin1', at, space), 'length');
-    const end = at + length;
+    if (space === -1 || space - at > 10) throw new Malformed('an extension record is malformed');
+    const end = at + readDecimal(data.toString('latin1', at, space), 'length');
     const equals = data.indexOf(EQUALS, space + 1);
     if (
       end <= space + 1 ||

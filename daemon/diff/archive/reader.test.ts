@@ -184,6 +184,8 @@ test('malformed records are refused', () => {
   bad('6 ab\nx\n');
   bad('99 a=b\n');
   bad('0 a=b\n');
+  // Nothing after the first record has a space.
+  bad('6 a=b\n30mtime=1\n');
   bad('18 mtime=tomorrow\n', /extension record mtime is not a time/);
   bad('12 size=-44\n', /extension record size is not a number/);
   bad('29 size=99999999999999999999\n', /extension record size is not a number/);
