@@ -2,13 +2,13 @@
 import assert from 'node:assert/strict';
 import { after, before, it } from 'node:test';
 import { TasksDefinition } from '../../proto/gen/containerd/services/tasks.ts';
-import { Former, formerCommit } from '../harness/former.ts';
+import { Former, formerCommits } from '../harness/former.ts';
 import { expectNothingLeft, holdings, type Holdings } from '../harness/leftovers.ts';
 import { suite } from '../harness/peers.ts';
 import { describe } from '../harness/program.ts';
 import { eventually } from '../harness/wait.ts';
 
-const found = formerCommit();
+const found = formerCommits();
 const skip = 'reason' in found && found.reason;
 
 suite('an upgrade, and back', { peers: ['moord'] }, (rig) => {
@@ -17,7 +17,7 @@ suite('an upgrade, and back', { peers: ['moord'] }, (rig) => {
   let empty: Holdings;
 
   before(() => {
-    if ('commit' in found) former = Former.build(found.commit);
+    if ('commits' in found) former = Former.build(found.commits);
     today = rig.daemon.program;
     empty = holdings(rig.daemon);
   });

@@ -11,12 +11,16 @@ const BACK = 50;
 const git = (...args: string[]): string =>
   execFileSync('git', ['-C', repository, ...args], { encoding: 'utf8' }).trim();
 
-/** The commit to build; undefined, with the reason, where there is no history to take one from. */
-export function formerCommit(): { readonly commit: string } | { readonly reason: string } {
+/** Commits that do not build by themselves, one after the other, before the history is given up. */
+const BROKEN = 10;
+
+/** The commits to choose from, the first that builds; without any, the reason: there is no history to take them from. */
+export function formerCommits(): { readonly commits: readonly string[] } | { readonly reason: string } {
+  const named = process.env['MOOR_UPGRADE_FROM'];
+  if (named) return { commits: [named] };
   try {
-    const commit =
-      process.env['MOOR_UPGRADE_FROM'] ?? git('rev-list', '--max-count=1', `--skip=${BACK}`, 'HEAD');
-    return commit === '' ? { reason: `there are no ${BACK} commits` } : { commit };
+    const commits = git('rev-list', `--max-count=${BROKEN}`, `--skip=${BACK}`, 'HEAD');
+    return commits === '' ? { reason: `there are no ${BACK} commits` } : { commits: commits.split('\n') };
   } catch {
     return { reason: 'there is no git history' };
   }
@@ -30,10 +34,24 @@ export class Former implements Disposable {
     this.directory = directory;
   }
 
-  /** Builds it, with the packages that are here. */
-  static build(commit: string): Former {
-    const former = new Former(mkdtempSync(join(tmpdir(), 'moor-former-')));
-    const { directory } = former;
+  /** Builds the first of them that can be built, with the packages that are here. */
+  static build(commits: readonly string[]): Former {
+    const failures: unknown[] = [];
+    for (const commit of commits) {
+      const former = new Former(mkdtempSync(join(tmpdir(), 'moor-former-')));
+      try {
+        former.#build(commit);
+        return former;
+      } catch (error) {
+        former[Symbol.dispose]();
+        failures.push(error);
+      }
+    }
+    throw new AggregateError(failures, `none of ${commits.join(', ')} can be built`);
+  }
+
+  #build(commit: string): void {
+    const { directory } = this;
     const archive = execFileSync('git', ['-C', repository, 'archive', commit], { maxBuffer: 1 << 30 });
     execFileSync('tar', ['-x', '-C', directory], { input: archive });
     symlinkSync(join(repository, 'node_modules'), join(directory, 'node_modules'));
@@ -41,7 +59,6 @@ export class Former implements Disposable {
     if (git('diff', '--name-only', commit, '--', 'native/*.cc', 'native/*.h', 'native/build.sh') === '')
       cpSync(join(repository, 'native/build'), join(directory, 'native/build'), { recursive: true });
     execFileSync('bash', [join(directory, 'scripts/build')], { stdio: 'pipe' });
-    return former;
   }
 
   get moord(): string {
