@@ -21,6 +21,7 @@ import { moord } from '../harness/moord.ts';
 import { suite } from '../harness/peers.ts';
 import { alive } from '../harness/processes.ts';
 import { describe } from '../harness/program.ts';
+import { eventually } from '../harness/wait.ts';
 
 interface Report {
   readonly daemon: string | null;
@@ -76,12 +77,14 @@ suite('moord check', { peers: ['moord'] }, (rig) => {
     archive = ociArchive(join(daemon.directory, 'ship.tar'), [[name], image]);
     await ctr.ok('images', 'import', archive);
     await ctr.ok('run', '-d', '--null-io', name, 'keeper', 'sleep', '1000');
+    const held = image.layers.length + 2;
+    await eventually('the archive’s index is collected', () => blobsOnDisk(daemon).length === held);
     const { code, report } = await checkOf(daemon);
     assert.deepEqual(report.findings, []);
     assert.equal(code, 0);
     assert.match(report.daemon ?? '', new RegExp(`pid ${daemon.pid}\\b`));
     const { blobs, containers, bundles } = report.counts;
-    assert.deepEqual([blobs, containers, bundles], [image.layers.length + 2, 1, 1]);
+    assert.deepEqual([blobs, containers, bundles], [held, 1, 1]);
     const refused = await moord(daemon, 'check', '--repair');
     assert.equal(refused.code, 1, describe(refused));
     assert.match(refused.stderr, /in use by another daemon \(pid \d+\): stop that before a repair/);

@@ -17,7 +17,9 @@ export { descriptorOf, digestOf, makeImage, makeIndex, type MadeImage, type Make
 
 /** An archive of a directory as it is: owners by number, xattrs, hard links, devices. */
 export function archiveOf(directory: string): Buffer {
-  const format = ['--format=pax', '--xattrs', '--xattrs-include=*', '--numeric-owner', '--sort=name'];
+  // Without the time of the last reading, which the making of an archive is: two of one directory are the same.
+  const times = '--pax-option=delete=atime,delete=ctime';
+  const format = ['--format=pax', times, '--xattrs', '--xattrs-include=*', '--numeric-owner', '--sort=name'];
   return execFileSync('tar', [...format, '-C', directory, '-cf', '-', '.'], { maxBuffer: 1 << 30 });
 }
 

@@ -46,10 +46,14 @@ export function descriptorOf({ mediaType, bytes, digest }: Piece): {
   return { mediaType, digest, size: bytes.length };
 }
 
+/** The same for all files, so that what is made twice is the same. */
+const MTIME = new Date('2026-01-01T00:00:00Z');
+
 /** An archive with these files. */
 export async function archive(files: { readonly [name: string]: Buffer | string }): Promise<Buffer> {
   const archive = pack();
-  for (const [name, content] of Object.entries(files)) archive.entry({ name, mode: 0o755 }, content);
+  for (const [name, content] of Object.entries(files))
+    archive.entry({ name, mode: 0o755, mtime: MTIME }, content);
   archive.finalize();
   return buffer(archive);
 }
