@@ -1,8 +1,12 @@
 /** `moord`: the daemon's command line. */
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
+import { check } from './check/check.ts';
+import { exitCodeOf, formatJson, formatReport } from './check/report.ts';
 import { ConfigError, type Flags, defaultConfig, defaultPath, formatConfig, loadConfig } from './config.ts';
+import { Daemon } from './daemon.ts';
 import { levels, openLog } from './log.ts';
+import { backup } from './metadata/backup.ts';
 import { version } from './version.ts';
 
 interface Options extends Flags {
@@ -48,7 +52,6 @@ async function main(): Promise<void> {
     .action(async (directory: string) => {
       const options = program.opts<Options>();
       const { root } = loadConfig(options.config, options);
-      const { backup } = await import('./metadata/backup.ts');
       const records = await backup(join(root, 'metadata'), directory);
       process.stdout.write(`${records} records\n`);
     });
@@ -60,8 +63,6 @@ async function main(): Promise<void> {
     .option('--json', 'for programs')
     .action(async ({ repair = false, quick = false, json = false }: CheckFlags) => {
       const options = program.opts<Options>();
-      const { check } = await import('./check/check.ts');
-      const { exitCodeOf, formatJson, formatReport } = await import('./check/report.ts');
       const report = await check(loadConfig(options.config, options), { repair, quick });
       process.stdout.write(json ? formatJson(report) : formatReport(report));
       process.exitCode = exitCodeOf(report);
@@ -82,8 +83,6 @@ async function serve(options: Options): Promise<void> {
     });
   }
   const signal = nextSignal();
-  // Loaded now, so that printing a configuration stays cheap.
-  const { Daemon } = await import('./daemon.ts');
   const daemon = await Daemon.start(config, log);
   log.info({ signal: await signal }, 'asked to stop');
   void nextSignal().then(() => {
@@ -106,9 +105,7 @@ function nextSignal(): Promise<NodeJS.Signals> {
   });
 }
 
-try {
-  await main();
-} catch (error) {
+main().catch((error: unknown) => {
   process.stderr.write(`moord: ${error instanceof Error ? error.message : String(error)}\n`);
   process.exit(EXIT_FAILURE);
-}
+});

@@ -150,16 +150,19 @@ suite('ctr snapshots', {}, (rig) => {
   it('outlive kill -9 of the daemon, and what was removed does not', async () => {
     await using daemon = await Daemon.start(rig.peer);
     const ctr = daemon.ctr();
+    // Characters of one to four bytes.
+    const box = 'Kästchen-箱-📦';
     await ctr.ok('snapshots', 'prepare', 'active');
     await ctr.ok('snapshots', 'commit', 'one', 'active');
-    await ctr.ok('snapshots', 'prepare', 'box', 'one');
+    await ctr.ok('snapshots', 'prepare', box, 'one');
     await ctr.ok('snapshots', 'prepare', 'other', 'one');
-    const mounts = await ctr.ok('snapshots', 'mounts', '/x', 'box');
+    const mounts = await ctr.ok('snapshots', 'mounts', '/x', box);
     await ctr.ok('snapshots', 'rm', 'other');
     await daemon.restart();
-    assert.equal(await ctr.ok('snapshots', 'mounts', '/x', 'box'), mounts);
+    assert.equal(await ctr.ok('snapshots', 'mounts', '/x', box), mounts);
+    assert.match(await ctr.ok('snapshots', 'ls'), new RegExp(`^${box} `, 'm'));
     assert.match((await ctr.call(['snapshots', 'info', 'other'])).stderr, /not found/);
-    await ctr.ok('snapshots', 'rm', 'box');
+    await ctr.ok('snapshots', 'rm', box);
     if (rig.peer !== 'moord') return;
     await eventually('one is left', () => snapshotsOnDisk(daemon).length === 1);
   });

@@ -47,7 +47,7 @@ export const shimBinary: Readonly<Record<Peer, string>> = {
 };
 
 /** Where nothing is built, the launchers run the sources. */
-const built = ['moord', 'shim'].every((name) => existsSync(join(repository, `dist/${name}.js`)));
+const built = ['moord.cjs', 'shim.js'].every((name) => existsSync(join(repository, 'dist', name)));
 const sources = built ? {} : { MOOR_SOURCES: '1' };
 
 const running = new Set<ChildProcess>();
