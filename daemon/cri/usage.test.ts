@@ -16,7 +16,16 @@ const v1 = fromV1(
       totalRss: 500n,
       totalPgFault: 7n,
     },
-    pids: { current: 6n },
+    pids: { current: 6n, limit: 9_223_372_036_854_775_807n },
+    blkio: {
+      ioServiceBytesRecursive: [
+        { op: 'Read', major: 8n, minor: 1n, value: 10n },
+        { op: 'Write', major: 8n, minor: 1n, value: 20n },
+        { op: 'Total', major: 8n, minor: 1n, value: 30n },
+        { op: 'Read', major: 8n, minor: 2n, value: 40n },
+      ],
+      ioServicedRecursive: [{ op: 'read', major: 8n, minor: 1n, value: 3n }],
+    },
   }),
 );
 const v2 = fromV2(
@@ -24,7 +33,9 @@ const v2 = fromV2(
     cpu: { usageUsec: 2_000_000n, psi: { some: { total: 5n, avg10: 0.5 } } },
     memory: { usage: 100n, inactiveFile: 300n, anon: 50n, usageLimit: 1n << 20n, swapUsage: 9n },
     memoryEvents: { oomKill: 2n },
-    pids: { current: 1n },
+    pids: { current: 1n, limit: 100n },
+    io: { usage: [{ major: 8n, minor: 1n, rbytes: 10n, wbytes: 20n, rios: 3n }] },
+    hugetlb: [{ pagesize: '2MB', current: 1n, max: 2n }],
   }),
 );
 
@@ -44,6 +55,17 @@ test('cgroups of both versions are told in the same measures', () => {
   assert.deepEqual([sum.cpu.total, sum.memory.usage, sum.threads], [7_000_000_000n, 1100n, 7n]);
   assert.equal(sum.memory.limit, undefined);
   assert.equal(sumOf([v2, v2]).memory.limit, 2n << 20n);
+});
+
+test('disks, huge pages and limits of threads are told alike', () => {
+  const disk = { major: 8n, minor: 1n, readBytes: 10n, writtenBytes: 20n, reads: 3n, writes: 0n };
+  assert.deepEqual(v1.disks, [
+    disk,
+    { major: 8n, minor: 2n, readBytes: 40n, writtenBytes: 0n, reads: 0n, writes: 0n },
+  ]);
+  assert.deepEqual(v2.disks, [disk]);
+  assert.deepEqual([v1.threadsMax, v2.threadsMax], [0n, 100n]);
+  assert.deepEqual(v2.hugePages, [{ pageSize: '2MB', usage: 1n, max: 2n }]);
 });
 
 test('a rate needs two samples that are a second apart, and begins again with its container', () => {

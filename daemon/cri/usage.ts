@@ -1,5 +1,10 @@
 /** What a container uses, whichever version its cgroups have, in the measures that the CRI asks for. */
-import { type MemoryStat as MemoryV1, Metrics as MetricsV1 } from '../../proto/gen/cgroups/v1.ts';
+import {
+  type BlkIOEntry,
+  type BlkIOStat,
+  type MemoryStat as MemoryV1,
+  Metrics as MetricsV1,
+} from '../../proto/gen/cgroups/v1.ts';
 import { Metrics as MetricsV2, type PSIStats } from '../../proto/gen/cgroups/v2.ts';
 import type { Any } from '../../proto/gen/google/protobuf/any.ts';
 import type { PsiStats } from '../../proto/gen/runtime/v1/api.ts';
@@ -29,14 +34,37 @@ export interface CgroupUsage {
     readonly pageFaults: bigint;
     readonly majorPageFaults: bigint;
     readonly oomKills: bigint;
+    /** Of the kernel, for the container. */
+    readonly kernel: bigint;
   };
   readonly swap: { readonly usage: bigint; readonly limit: bigint | undefined };
   readonly threads: bigint;
+  /** 0 for as many as there may be. */
+  readonly threadsMax: bigint;
+  /** What has gone to disks and come from them, by the kernel's accounts, which not every file system keeps. */
+  readonly disks: readonly DiskUsage[];
+  readonly hugePages: readonly HugePageUsage[];
   readonly pressure: {
     readonly cpu: PsiStats | undefined;
     readonly memory: PsiStats | undefined;
     readonly io: PsiStats | undefined;
   };
+}
+
+export interface DiskUsage {
+  readonly major: bigint;
+  readonly minor: bigint;
+  readonly readBytes: bigint;
+  readonly writtenBytes: bigint;
+  readonly reads: bigint;
+  readonly writes: bigint;
+}
+
+export interface HugePageUsage {
+  /** As the kernel names it: `2MB`. */
+  readonly pageSize: string;
+  readonly usage: bigint;
+  readonly max: bigint;
 }
 
 /** The kernel rounds "no limit" down to whole pages; nobody has that much. */
@@ -51,7 +79,7 @@ export function usageOf(metrics: Any | undefined): CgroupUsage | undefined {
   return type === 'io.containerd.cgroups.v2.Metrics' ? fromV2(MetricsV2.decode(metrics.value)) : undefined;
 }
 
-export function fromV1({ cpu, memory, pids, memoryOomControl }: MetricsV1): CgroupUsage {
+export function fromV1({ cpu, memory, pids, memoryOomControl, blkio, hugetlb }: MetricsV1): CgroupUsage {
   const usage = memory?.usage?.usage ?? 0n;
   const swapped = (memory?.swap?.usage ?? 0n) - usage;
   return {
@@ -71,11 +99,33 @@ export function fromV1({ cpu, memory, pids, memoryOomControl }: MetricsV1): Cgro
       max: memory?.usage?.max ?? 0n,
       failures: memory?.usage?.failcnt ?? 0n,
       oomKills: memoryOomControl?.oomKill ?? 0n,
+      kernel: memory?.kernel?.usage ?? 0n,
     },
     swap: { usage: atLeast(swapped), limit: swapLimit(memory) },
     threads: pids?.current ?? 0n,
+    threadsMax: limited(pids?.limit) ?? 0n,
+    disks: disksOf(blkio),
+    hugePages: hugetlb.map(({ pagesize: pageSize, usage, max }) => ({ pageSize, usage, max })),
     pressure: { cpu: undefined, memory: undefined, io: undefined },
   };
+}
+
+/** Version 1 has an entry for each disk and direction. */
+function disksOf(blkio: BlkIOStat | undefined): DiskUsage[] {
+  const found = new Map<string, DiskUsage>();
+  const count = (entries: readonly BlkIOEntry[], read: keyof DiskUsage, write: keyof DiskUsage): void => {
+    for (const { op, major, minor, value } of entries) {
+      const direction = { read, write }[op.toLowerCase()];
+      if (direction === undefined) continue;
+      const id = `${major}:${minor}`;
+      const none = { major, minor, readBytes: 0n, writtenBytes: 0n, reads: 0n, writes: 0n };
+      const before = found.get(id) ?? none;
+      found.set(id, { ...before, [direction]: before[direction] + value });
+    }
+  };
+  count(blkio?.ioServiceBytesRecursive ?? [], 'readBytes', 'writtenBytes');
+  count(blkio?.ioServicedRecursive ?? [], 'reads', 'writes');
+  return [...found.values()];
 }
 
 function ofStat(
@@ -96,7 +146,7 @@ function swapLimit(memory: MemoryV1 | undefined): bigint | undefined {
   return both === undefined ? undefined : atLeast(both - (limited(memory?.usage?.limit) ?? 0n));
 }
 
-export function fromV2({ cpu, memory, memoryEvents, pids, io }: MetricsV2): CgroupUsage {
+export function fromV2({ cpu, memory, memoryEvents, pids, io, hugetlb }: MetricsV2): CgroupUsage {
   const usage = memory?.usage ?? 0n;
   return {
     cpu: {
@@ -114,14 +164,25 @@ export function fromV2({ cpu, memory, memoryEvents, pids, io }: MetricsV2): Cgro
       cache: memory?.file ?? 0n,
       mappedFile: memory?.fileMapped ?? 0n,
       limit: limited(memory?.usageLimit),
-      max: 0n,
+      max: memory?.maxUsage ?? 0n,
       failures: memoryEvents?.max ?? 0n,
       pageFaults: memory?.pgfault ?? 0n,
       majorPageFaults: memory?.pgmajfault ?? 0n,
       oomKills: memoryEvents?.oomKill ?? 0n,
+      kernel: (memory?.kernelStack ?? 0n) + (memory?.slab ?? 0n),
     },
     swap: { usage: memory?.swapUsage ?? 0n, limit: limited(memory?.swapLimit) },
     threads: pids?.current ?? 0n,
+    threadsMax: limited(pids?.limit) ?? 0n,
+    disks: (io?.usage ?? []).map(({ major, minor, rbytes, wbytes, rios, wios }) => ({
+      major,
+      minor,
+      readBytes: rbytes,
+      writtenBytes: wbytes,
+      reads: rios,
+      writes: wios,
+    })),
+    hugePages: hugetlb.map(({ pagesize: pageSize, current: usage, max }) => ({ pageSize, usage, max })),
     pressure: { cpu: psiOf(cpu?.psi), memory: psiOf(memory?.psi), io: psiOf(io?.psi) },
   };
 }
@@ -154,6 +215,10 @@ export function sumOf(usages: readonly CgroupUsage[]): CgroupUsage {
     },
     swap: { usage: usages.reduce((sum, { swap }) => sum + swap.usage, 0n), limit: undefined },
     threads: usages.reduce((sum, { threads }) => sum + threads, 0n),
+    // Told of containers alone.
+    threadsMax: 0n,
+    disks: [],
+    hugePages: [],
     // Time that several have waited is not the sum of it.
     pressure: { cpu: undefined, memory: undefined, io: undefined },
   };
