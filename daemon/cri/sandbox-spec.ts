@@ -101,7 +101,10 @@ export function sandboxSpec(options: SandboxSpecOptions): Spec {
  */
 export function mappingsOf(config: PodSandboxConfig): { uids: IdMapping[]; gids: IdMapping[] } | undefined {
   const wanted = userNamespaceOf(config);
-  if (wanted === undefined) return undefined;
+  if (wanted === undefined) {
+    demandNoMappings(config);
+    return undefined;
+  }
   const { uids, gids } = wanted;
   if (uids.length !== 1 || gids.length !== 1)
     throw invalidArgument(
@@ -111,7 +114,20 @@ export function mappingsOf(config: PodSandboxConfig): { uids: IdMapping[]; gids:
   if (JSON.stringify(users) !== JSON.stringify(groups))
     throw invalidArgument('users and groups of a pod are mapped alike: invalid argument');
   if (users.size === 0) throw invalidArgument('the mapping of users is empty: invalid argument');
+  if (users.containerID !== 0)
+    throw invalidArgument('root of a pod with a user namespace must be mapped: invalid argument');
   return { uids: [users], gids: [groups] };
+}
+
+/** A pod has the node's user namespace or one of its own, and in the node's nothing is mapped. */
+function demandNoMappings(config: PodSandboxConfig): void {
+  const { mode = NamespaceMode.NODE, uids = [], gids = [] } = namespacesOf(config).usernsOptions ?? {};
+  if (mode !== NamespaceMode.NODE)
+    throw invalidArgument(
+      'the user namespace of a pod is its own or the node’s, not that of a container: invalid argument',
+    );
+  if (uids.length > 0 || gids.length > 0)
+    throw invalidArgument('users are mapped, and the user namespace is the node’s: invalid argument');
 }
 
 function specMapping({ containerId, hostId, length }: IDMapping): IdMapping {
