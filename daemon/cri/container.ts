@@ -2,7 +2,7 @@
 import { LinuxContainerResources } from '../../proto/gen/runtime/v1/api.ts';
 import { pack, RESOURCES_TYPE, SPEC_TYPE } from '../../oci/packed.ts';
 import type { Spec } from '../../oci/spec.ts';
-import { invalidArgument } from '../../ttrpc/errors.ts';
+import { invalidArgument, notFound } from '../../ttrpc/errors.ts';
 import type { ContainerId } from '../identifiers.ts';
 import { checkpointContainer } from './container-checkpoint.ts';
 import { createContainer } from './container-creation.ts';
@@ -68,8 +68,9 @@ export function containerCalls(
 
     async containerStatus({ containerId, verbose }) {
       const record = cri.containers.get(containerId);
-      const info = verbose && isListed(record) ? verboseInfo(cri, record) : {};
-      return { status: statusOf(record), info };
+      if (!isListed(record))
+        throw notFound(`container ${JSON.stringify(record.id)} is being made: not found`);
+      return { status: statusOf(record), info: verbose ? verboseInfo(cri, record) : {} };
     },
 
     async updateContainerResources({ containerId, linux }, { signal }) {

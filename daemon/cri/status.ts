@@ -61,10 +61,11 @@ async function handlers({ settings }: Cri): Promise<{ name: string; features: Ru
   );
 }
 
-function infoOf({ settings, networks }: Cri): { [key: string]: string } {
+/** Keys are containerd's, by which monitors and test suites know where a node has its files. */
+function infoOf({ settings, networks, root, state }: Cri): { [key: string]: string } {
   const problem = networks.problem();
   return {
-    config: JSON.stringify(settings),
+    config: JSON.stringify({ ...settings, rootDir: root, stateDir: state }),
     cniconfig: JSON.stringify({ networks: problem === undefined ? networks.lists : [], problem }),
     lastCNILoadStatus: problem ?? 'OK',
   };
