@@ -18,7 +18,7 @@ import { failedPrecondition, invalidArgument } from '../../ttrpc/errors.ts';
 import { announceCreation } from '../events/containers.ts';
 import { reached } from '../failpoint.ts';
 import type { Cri } from './cri.ts';
-import { removeImageVolumes, withImageVolumes } from './image-volume.ts';
+import { removeImageVolumes, withImageIds, withImageVolumes } from './image-volume.ts';
 import type { LocalImage } from './local-images.ts';
 import { containerName, type Pod, PodContainer } from './pod.ts';
 import { containerLabels, handlerOf, now, runtimeOptions } from './pod-life.ts';
@@ -43,10 +43,10 @@ const DEFAULT_STOP_SIGNAL = 'SIGTERM';
  */
 export async function createContainer(
   cri: Cri,
-  { podSandboxId, config, sandboxConfig }: CreateContainerRequest,
+  { podSandboxId, config: asked, sandboxConfig }: CreateContainerRequest,
   signal: AbortSignal,
 ): Promise<PodContainer> {
-  if (config?.metadata === undefined)
+  if (asked?.metadata === undefined)
     throw invalidArgument('container config must include metadata: invalid argument');
   const pod = cri.pods.get(podSandboxId);
   const podConfig = sandboxConfig ?? pod.config;
@@ -54,11 +54,12 @@ export async function createContainer(
     throw invalidArgument('sandbox config must include metadata: invalid argument');
   const podPid = pidOf(pod);
   const runtime = handlerOf(cri, pod.runtimeHandler);
-  const image = await cri.images.get(config.image?.image ?? '');
+  const image = await cri.images.get(asked.image?.image ?? '');
+  const config = { ...asked, mounts: await withImageIds(cri, asked.mounts) };
   const id = newId();
   const making: PodContainer = PodContainer.fromPartial({
     id,
-    name: containerName(config.metadata, pod.config.metadata),
+    name: containerName(asked.metadata, pod.config.metadata),
     podId: pod.id,
     config,
     imageId: image.id,

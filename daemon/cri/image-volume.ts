@@ -36,6 +36,20 @@ export async function withImageVolumes(
   return made;
 }
 
+/** Mounts with the ids of the images that theirs stand for now, as the container's status has them. @throws RpcError NotFound */
+export async function withImageIds(
+  { images }: Pick<Surroundings, 'images'>,
+  mounts: readonly Mount[],
+): Promise<Mount[]> {
+  return Promise.all(
+    mounts.map(async (mount) => {
+      if (mount.image === undefined || mount.image.image === '') return mount;
+      const { id: imageRef } = await images.get(mount.image.image);
+      return { ...mount, image: { ...mount.image, imageRef } };
+    }),
+  );
+}
+
 async function mountVolume(
   cri: Surroundings,
   mount: Mount,
