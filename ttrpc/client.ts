@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { StreamCall, UnaryCall, type PendingCall } from './call.ts';
 import { Channel } from './channel.ts';
 import { abortion, overBeforeStart } from './deadline.ts';
-import { type RpcError, toRpcError, unavailable } from './errors.ts';
+import { type RpcError, resourceExhausted, toRpcError, unavailable } from './errors.ts';
 import { Flag, type FrameError } from './frame.ts';
 import { Inbox } from './inbox.ts';
 import { requestFrame, requestPrefix } from './message.ts';
@@ -11,6 +11,15 @@ import { addressOf, nameOf } from './address.ts';
 import type { CallOptions, MethodDefinition, ServiceClient, ServiceDefinition } from './service.ts';
 
 const MAX_STREAM = 2 ** 32 - 1;
+
+/** Why a connection cannot be made to somebody who may well listen (socket(2), connect(2)). */
+const EXHAUSTION: { readonly [code: string]: string } = {
+  EMFILE: 'too many open files',
+  ENFILE: 'too many open files',
+  ENOBUFS: 'no buffer space',
+  ENOMEM: 'out of memory',
+  EAGAIN: 'too many connections wait there',
+};
 
 /** One connection on which any number of calls are made at once. Closed connections stay closed: connect anew. */
 export class TtrpcClient {
@@ -39,7 +48,8 @@ export class TtrpcClient {
 
   /**
    * Connects to a unix socket. A path that begins with '@' or a zero byte names an abstract one (unix(7)).
-   * @throws RpcError Unavailable, naming the path, when nobody listens there; Cancelled when `signal` says so.
+   * @throws RpcError Unavailable, naming the path, when nobody listens there; ResourceExhausted when this process, the host or the
+   *         listener can take no connection more; Cancelled when `signal` says so.
    */
   static async connect(path: string, options: { signal?: AbortSignal } = {}): Promise<TtrpcClient> {
     const { signal } = options;
@@ -47,8 +57,11 @@ export class TtrpcClient {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const socket = connect({ path: addressOf(path) });
     const onAbort = () => reject(abortion(signal!));
-    const onError = (error: Error) =>
-      reject(unavailable(`connect to ${nameOf(path)}: ${error.message}`, error));
+    const onError = (error: NodeJS.ErrnoException) => {
+      const why = EXHAUSTION[error.code ?? ''];
+      const fail = why === undefined ? unavailable : resourceExhausted;
+      reject(fail(`connect to ${nameOf(path)}: ${why ?? error.message}`, error));
+    };
     socket.once('connect', resolve).on('error', onError);
     signal?.addEventListener('abort', onAbort, { once: true });
     try {

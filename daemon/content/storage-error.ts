@@ -1,11 +1,9 @@
 /** What the disk says when it refuses, as the failure that callers are told. */
 import { RpcError, internal, resourceExhausted } from '../../ttrpc/errors.ts';
+import { shortage } from '../shortage.ts';
 
 /** No blocks, no inodes (ENOSPC for both), or the quota is used up. */
 const FULL: ReadonlySet<string | undefined> = new Set(['ENOSPC', 'EDQUOT']);
-
-/** The daemon has no descriptor left, or the host has none. */
-const SCARCE: ReadonlySet<string | undefined> = new Set(['EMFILE', 'ENFILE']);
 
 /**
  * ResourceExhausted when the disk is full or no file can be opened any more, Internal for everything else. The message names the path and the cause.
@@ -16,13 +14,9 @@ export function storageError(action: string, path: string, error: unknown): RpcE
   if (error instanceof RpcError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
   if (FULL.has(code)) return resourceExhausted(`${action} ${path}: no space left on device`, error);
-  if (isShortOfDescriptors(error)) return resourceExhausted(`${action} ${path}: too many open files`, error);
+  const wanting = shortage(error);
+  if (wanting !== undefined) return resourceExhausted(`${action} ${path}: ${wanting}`, error);
   return internal(`${action} ${path}: ${message}`, error);
-}
-
-/** What has failed will work when descriptors are free again. */
-export function isShortOfDescriptors(error: unknown): boolean {
-  return SCARCE.has((error as NodeJS.ErrnoException).code);
 }
 
 export function isMissing(error: unknown): boolean {

@@ -3,6 +3,7 @@ import { closeSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import { sendFd, socketPair } from '../../native/native.ts';
 import { cancelled, type Code, internal, messageOf, RpcError } from '../../ttrpc/errors.ts';
+import { started } from '../shortage.ts';
 import { type Answer, type Archive, type Job, parseAnswer } from './job.ts';
 
 /** What is kept of what the process says before it dies. */
@@ -20,7 +21,7 @@ export class DifferProcess {
 
   /**
    * @param command the program and its arguments
-   * @throws the kernel's error when no sockets can be made
+   * @throws the kernel's error when no sockets can be made; RpcError ResourceExhausted
    */
   constructor([program, ...args]: readonly [string, ...string[]]) {
     const [ours, theirs] = socketPair();
@@ -32,6 +33,7 @@ export class DifferProcess {
         env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
         stdio: ['pipe', 'pipe', 'pipe', theirs],
       });
+      started(this.#child, program);
     } catch (error) {
       closeSync(ours);
       throw error;

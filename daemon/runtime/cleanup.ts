@@ -8,6 +8,7 @@ import type { Bootstrap } from './bootstrap.ts';
 import { type Bundle, hasCode } from './bundle.ts';
 import { type ExitRecord, KILLED } from './exit.ts';
 import { reached } from '../failpoint.ts';
+import { isForWant } from '../shortage.ts';
 import type { Launcher } from './launcher.ts';
 import { killProcessesOf } from './processes.ts';
 import { unmountAll } from './rootfs.ts';
@@ -22,10 +23,12 @@ const DELETIONS = 3;
 /**
  * Kills and removes everything a dead shim has left of its container, except the bundle. Can be repeated.
  *
- * Nothing in it can fail for good: what cannot be done is logged, and the rest is done.
+ * Nothing in it can fail for good: what cannot be done is logged, and the rest is done. Where something is short it is to be begun
+ * again later (`whenPossible`).
  *
  * @param shim the shim's pid, where the shim has only just been started
  * @returns how the first process ended: as the shim had recorded it, and killed otherwise
+ * @throws for want of descriptors or processes
  */
 export async function cleanUpAfterShim(
   bundle: Bundle,
@@ -52,6 +55,7 @@ export async function cleanUpAfterShim(
       };
     }
   } catch (error) {
+    if (isForWant(error)) throw error;
     log.warn({ error: messageOf(error) }, 'the shim program could not clean up after its shim');
   }
   try {

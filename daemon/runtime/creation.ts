@@ -7,6 +7,7 @@ import { storageError } from '../content/storage-error.ts';
 import { type Bundle, type BundleContent, hasCode } from './bundle.ts';
 import { cleanUpAfterShim, stopShim } from './cleanup.ts';
 import { reached } from '../failpoint.ts';
+import { isForWant, whenPossible } from '../shortage.ts';
 import type { StartedShim } from './launcher.ts';
 import { Shim } from './shim.ts';
 import type { Task } from './task.ts';
@@ -33,8 +34,13 @@ const CREATE_TIMEOUT_MS = 5 * 60_000;
 /** Of a shim's log, what is told about its early death. */
 const LOG_TAIL_BYTES = 1024;
 
-/** Has a bundle go that is no task's, with all its files. */
-export type Discard = (bundle: Bundle) => Promise<void>;
+/** What the makers of tasks share. */
+export interface Yard {
+  /** Has a bundle go that is no task's, with all its files. */
+  readonly discard: (bundle: Bundle) => Promise<void>;
+  /** The client has been answered, and this goes on; the task's name is taken until then. Never rejects. */
+  readonly goesOn: (undoing: Promise<void>) => void;
+}
 
 /** How far a creation came. */
 interface Progress {
@@ -47,7 +53,8 @@ interface Progress {
 
 /**
  * Makes the task's bundle, starts its shim and has it create the container. When that fails, all of it is undone before the
- * error is thrown; and so it is when the caller goes away, since it will take the call as failed.
+ * error is thrown, but what there are no descriptors or processes for now; and so it is when the caller goes away, since it will take the
+ * call as failed.
  *
  * @throws RpcError
  */
@@ -55,14 +62,14 @@ export async function createContainer(
   task: Task,
   request: ContainerRequest,
   signal: AbortSignal,
-  discard: Discard,
+  yard: Yard,
 ): Promise<void> {
   const progress: Progress = { bundle: false, restoring: false, started: undefined, shim: undefined };
   try {
-    await make(task, request, signal, progress, discard);
+    await make(task, request, signal, progress, yard);
   } catch (error) {
     const failure = explained(task, progress, error);
-    await undo(task, progress, error, discard);
+    await undo(task, progress, error, yard);
     throw failure;
   }
 }
@@ -72,11 +79,11 @@ async function make(
   request: ContainerRequest,
   signal: AbortSignal,
   progress: Progress,
-  discard: Discard,
+  yard: Yard,
 ): Promise<void> {
   const { bundle, launcher } = task;
   const { spec, options, restore, ...rest } = request;
-  await makeBundle(task, { spec, options: options && Any.encode(options).finish() }, discard);
+  await makeBundle(task, { spec, options: options && Any.encode(options).finish() }, yard);
   progress.bundle = true;
   reached('bundle-made');
   const restored = join(bundle.path, 'checkpoint');
@@ -97,7 +104,7 @@ async function make(
   task.live(progress.shim, pid);
 }
 
-async function makeBundle({ bundle }: Task, content: BundleContent, discard: Discard): Promise<void> {
+async function makeBundle({ bundle }: Task, content: BundleContent, { discard }: Yard): Promise<void> {
   try {
     bundle.create(content);
   } catch (error) {
@@ -126,23 +133,34 @@ function explained(task: Task, progress: Progress, error: unknown): RpcError {
   return internal(`failed to create shim task: the shim ended: ${said || message}`, error);
 }
 
-/** Never rejects: what cannot be undone now is undone at the next attempt or the next start. */
-async function undo(task: Task, progress: Progress, error: unknown, discard: Discard): Promise<void> {
+/** Never rejects: what cannot be undone is undone at the next attempt or the next start. */
+async function undo(task: Task, progress: Progress, error: unknown, yard: Yard): Promise<void> {
+  const { log } = task;
+  const failed = (failure: unknown) => log.error({ err: failure }, 'a failed creation could not be undone');
+  const attempt = () => takeBack(task, progress, error, yard);
+  try {
+    await attempt();
+  } catch (failure) {
+    if (isForWant(failure)) {
+      const undoing = whenPossible('the undoing of a failed creation', attempt, { log });
+      yard.goesOn(undoing.catch(failed).finally(() => task.leave()));
+      return;
+    }
+    failed(failure);
+  }
+  task.leave();
+}
+
+async function takeBack(task: Task, progress: Progress, error: unknown, yard: Yard): Promise<void> {
   const { bundle, launcher, log } = task;
   const { shim, started } = progress;
-  try {
-    if (shim !== undefined && !shim.lost && isAnswer(error)) {
-      await stopShim(task, shim);
-    } else if (started !== undefined || (progress.bundle && bundle.readForeignAddress() !== undefined)) {
-      shim?.close();
-      await cleanUpAfterShim(bundle, launcher, started?.bootstrap, log, started?.pid);
-    }
-    await discard(bundle);
-  } catch (failure) {
-    log.error({ err: failure }, 'a failed creation could not be undone');
-  } finally {
-    task.leave();
+  if (shim !== undefined && !shim.lost && isAnswer(error)) {
+    await stopShim(task, shim);
+  } else if (started !== undefined || (progress.bundle && bundle.readForeignAddress() !== undefined)) {
+    shim?.close();
+    await cleanUpAfterShim(bundle, launcher, started?.bootstrap, log, started?.pid);
   }
+  await yard.discard(bundle);
 }
 
 /** The shim itself has said no, so that there is no container; otherwise there may be one. */

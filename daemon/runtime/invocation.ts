@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import { deadlineExceeded, internal, messageOf, notFound } from '../../ttrpc/errors.ts';
+import { started, unstartable } from '../shortage.ts';
 
 export interface Invocation {
   readonly command: readonly string[];
@@ -26,14 +27,15 @@ const LINGER_MS = 500;
 
 /**
  * Runs a program to its end.
- * @throws RpcError NotFound when it cannot be started, DeadlineExceeded when it took too long, Internal, with what it
- *         said on its error output, when it failed
+ * @throws RpcError NotFound when it cannot be started, ResourceExhausted for want of descriptors or processes, DeadlineExceeded when
+ *         it took too long, Internal, with what it said on its error output, when it failed
  */
 export async function invoke(invocation: Invocation): Promise<Outcome> {
   const [program = '', ...args] = invocation.command;
   const { cwd, env } = invocation;
   // A session of its own, so that a signal meant for the daemon's group (Ctrl-C in a terminal) does not reach it.
   const child = spawn(program, args, { cwd, env, detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
+  started(child, program);
   const stdout = collect(child.stdout);
   const stderr = collect(child.stderr);
   // It may end without having read its input.
@@ -63,8 +65,8 @@ export async function invoke(invocation: Invocation): Promise<Outcome> {
       `${program} failed (${code === null ? signal : `exit code ${code}`}): ${said || out.toString('utf8').trim()}`,
     );
   } catch (error) {
-    if (child.pid === undefined) throw notFound(`cannot run ${program}: ${messageOf(error)}`, error);
-    throw error;
+    if (child.pid !== undefined) throw error;
+    throw unstartable(program, error) ?? notFound(`cannot run ${program}: ${messageOf(error)}`, error);
   } finally {
     clearTimeout(timer);
   }

@@ -2,6 +2,7 @@
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { Code, isCode, notFound, unavailable } from '../../ttrpc/errors.ts';
+import { whenPossible } from '../shortage.ts';
 import type { ContainerId } from '../identifiers.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import type { Exit } from './exit.ts';
@@ -13,7 +14,10 @@ import { Shim, type TaskClient } from './shim.ts';
 export interface Unmet {
   /** How its container is now, when that can be known without the shim. */
   readonly known: () => KnownState | undefined;
-  /** Talks to it, and calls `attach` or `dead`, or neither when there turns out to be no container. Never rejects. */
+  /**
+   * Talks to it, and calls `attach` or `dead`, or neither when there turns out to be no container.
+   * @throws RpcError when it cannot be talked to for now
+   */
   readonly meet: () => Promise<void>;
 }
 
@@ -22,7 +26,7 @@ export type Life =
   | { readonly kind: 'creating' }
   | { readonly kind: 'live'; readonly shim: Shim }
   | ({ readonly kind: 'unmet' } & Unmet)
-  /** The connection is lost, or yet to be made; `outcome` resolves when it is known what that means. */
+  /** The connection is lost, or yet to be made; `outcome` resolves when it is known what that means, and rejects when that has to wait. */
   | { readonly kind: 'losing'; readonly outcome: Promise<void> }
   /** The shim is gone and cleaned up after; this is how the first process ended. */
   | { readonly kind: 'dead'; readonly exit: Exit }
@@ -73,13 +77,23 @@ export class ShimLink {
     return this.#life.kind === 'unmet' ? this.#life.known() : undefined;
   }
 
-  /** Connects to a shim that is known by its record only. Never rejects. */
+  /**
+   * Connects to a shim that is known by its record only.
+   * @throws RpcError ResourceExhausted when that is not possible now; it is still to be met then
+   */
   async meet(): Promise<void> {
     const life = this.#life;
     if (life.kind !== 'unmet') return this.settled();
-    const outcome = life.meet().then(() => {
-      if (this.#life.kind === 'losing' && this.#life.outcome === outcome) this.forget();
-    });
+    const become = (then: () => void) => {
+      if (this.#life.kind === 'losing' && this.#life.outcome === outcome) then();
+    };
+    const outcome = life.meet().then(
+      () => become(() => this.forget()),
+      (error: unknown) => {
+        become(() => this.unmet(life));
+        throw error;
+      },
+    );
     this.#life = { kind: 'losing', outcome };
     await outcome;
   }
@@ -111,7 +125,10 @@ export class ShimLink {
     this.#life = { kind: 'deleted', exit };
   }
 
-  /** Resolves when it is known whether a lost shim lives. */
+  /**
+   * Resolves when it is known whether a lost shim lives.
+   * @throws RpcError ResourceExhausted when that cannot be found out now
+   */
   async settled(): Promise<void> {
     while (this.#life.kind === 'losing') await this.#life.outcome;
   }
@@ -125,7 +142,7 @@ export class ShimLink {
   /**
    * Asks the shim, or answers in its place once it is gone.
    * @throws RpcError NotFound while the task is being created, Unavailable when the connection was lost and the call must not be
-   *         repeated; whatever the shim or `whenDead` throws
+   *         repeated, ResourceExhausted when the shim cannot be connected to now; whatever the shim or `whenDead` throws
    */
   async ask<T>({ action, call, whenDead, signal, repeat }: Question<T>): Promise<T> {
     let asked = false;
@@ -180,7 +197,10 @@ export class ShimLink {
       if (attempt > 0) await sleep(RECONNECTION_PAUSE_MS);
       let shim: Shim | undefined;
       try {
-        shim = await Shim.connect(bootstrap);
+        shim = await whenPossible('the connection to a shim', () => Shim.connect(bootstrap), {
+          log: this.#log,
+          goOn: () => this.#life.kind === 'losing',
+        });
         await shim.task.connect({ id: this.#id }, { timeout: PROBE_TIMEOUT_MS });
         return shim;
       } catch (error) {

@@ -7,8 +7,8 @@ import { TaskExit } from '../../proto/gen/containerd/events/task.ts';
 import type { Envelope } from '../../proto/gen/containerd/types/event.ts';
 import { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { Code, type RpcError, isCode, messageOf, notFound, toRpcError } from '../../ttrpc/errors.ts';
-import { isShortOfDescriptors } from '../content/storage-error.ts';
 import type { ContainerId, Namespace } from '../identifiers.ts';
+import { isForWant, whenPossible } from '../shortage.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import { Bundle, type Remains, exitOfRemains, listBundles, removeEmpty, removeRemains } from './bundle.ts';
@@ -78,8 +78,6 @@ const MEETINGS_MS = 1000;
 
 /** Milliseconds until a removed bundle's files go. The client has its answer by then, so that it does not wait for them. */
 const REMOVAL_DELAY_MS = 20;
-/** Milliseconds until a removal that found no descriptor is tried again. */
-const REMOVAL_PAUSE_MS = 500;
 
 export class TaskManager {
   readonly #options: TaskManagerOptions;
@@ -134,17 +132,25 @@ export class TaskManager {
     const { promise: settled, resolve } = Promise.withResolvers<void>();
     this.#tasks.set(key, task);
     this.#creations.set(key, settled);
+    let undoing: Promise<void> | undefined;
     try {
       const checkpoint = request.checkpoint || restorePath(options);
-      await createContainer(task, { ...request, spec, options, checkpoint }, signal, (bundle) =>
-        this.#discard(bundle, task.log),
-      );
+      await createContainer(task, { ...request, spec, options, checkpoint }, signal, {
+        discard: (bundle) => this.#discard(bundle, task.log),
+        goesOn: (promise) => {
+          undoing = promise;
+        },
+      });
     } catch (error) {
       this.#tasks.delete(key);
       throw error;
     } finally {
-      this.#creations.delete(key);
-      resolve();
+      const over = () => {
+        this.#creations.delete(key);
+        resolve();
+      };
+      if (undoing === undefined) over();
+      else void undoing.then(over);
     }
     if (!launcher.own) this.#foreignTasks += 1;
     this.#departed.delete(key);
@@ -240,7 +246,10 @@ export class TaskManager {
   /** Connects to the shims that were not needed to know how their containers are, and gets ready for the first task. */
   async prepare(): Promise<void> {
     const turns = new Turnstile(MEETINGS_AT_ONCE);
-    const meetings = Promise.all([...this.#tasks.values()].map((task) => turns.pass(() => task.meet())));
+    const goOn = () => !this.#closed;
+    const meet = (task: Task) =>
+      whenPossible('the connection to a shim', () => turns.pass(() => task.meet()), { log: task.log, goOn });
+    const meetings = Promise.all([...this.#tasks.values()].map(meet));
     await Promise.race([meetings, sleep(MEETINGS_MS, undefined, { ref: false })]);
     if (!this.#closed) this.#own.prepare();
   }
@@ -332,28 +341,18 @@ export class TaskManager {
     try {
       await removeRemains(remains);
     } catch (error) {
-      if (!isShortOfDescriptors(error)) throw error;
+      if (!isForWant(error)) throw error;
       this.#removeLater(remains, log);
     }
   }
 
   #removeLater(remains: string, log: Logger): void {
-    const removal = this.#removeWhenPossible(remains)
+    const goOn = () => !this.#closed;
+    const removal = sleep(REMOVAL_DELAY_MS)
+      .then(() => whenPossible('the removal of a bundle', () => removeRemains(remains), { log, goOn }))
       .catch((error: unknown) => log.error({ err: error }, 'the files of a deleted task remain'))
       .finally(() => this.#removals.delete(removal));
     this.#removals.add(removal);
-  }
-
-  async #removeWhenPossible(remains: string): Promise<void> {
-    await sleep(REMOVAL_DELAY_MS);
-    for (;;) {
-      try {
-        return await removeRemains(remains);
-      } catch (error) {
-        if (!isShortOfDescriptors(error) || this.#closed) throw error;
-      }
-      await sleep(REMOVAL_PAUSE_MS);
-    }
   }
 
   /** What a newer daemon has made is left alone, and the rest is served. */

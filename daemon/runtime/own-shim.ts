@@ -8,7 +8,8 @@ import type { Logger } from 'pino';
 import { listenUnix } from '../../native/native.ts';
 import { DeleteResponse } from '../../proto/gen/containerd/task/v2.ts';
 import { TtrpcClient } from '../../ttrpc/client.ts';
-import { internal, messageOf } from '../../ttrpc/errors.ts';
+import { Code, internal, isCode, messageOf } from '../../ttrpc/errors.ts';
+import { started, unstartable } from '../shortage.ts';
 import type { Bundle } from './bundle.ts';
 import { invoke } from './invocation.ts';
 import { type DaemonAddresses, DELETE_TIMEOUT_MS, type Launcher, type StartedShim } from './launcher.ts';
@@ -149,7 +150,9 @@ export class OwnShim implements Launcher {
     try {
       (await TtrpcClient.connect(socket)).close();
       return { pid: undefined };
-    } catch {
+    } catch (error) {
+      // Whether one does cannot be told without a descriptor; what follows meets it, or ends it.
+      if (!isCode(error, Code.Unavailable)) return { pid: undefined };
       rmSync(socket, { force: true });
       return undefined;
     }
@@ -168,11 +171,13 @@ export class OwnShim implements Launcher {
         detached: true,
         stdio: ['ignore', log, log, socket],
       });
+      started(child, program);
       child.unref();
       if (child.pid !== undefined) return child.pid;
       const { promise, resolve } = Promise.withResolvers<Error>();
       child.once('error', resolve);
-      throw internal(`cannot start the shim ${program}: ${messageOf(await promise)}`);
+      const error = await promise;
+      throw unstartable(program, error) ?? internal(`cannot start ${program}: ${messageOf(error)}`, error);
     } finally {
       closeSync(log);
     }

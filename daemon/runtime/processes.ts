@@ -14,6 +14,7 @@ const LOOK_AGAIN_MS = 10;
  *
  * @param timeout milliseconds to wait until they are gone
  * @param shim the pid of a shim that has only just been started: it may not yet look like one
+ * @throws the kernel's error when there is no descriptor to look with
  */
 export async function killProcessesOf(bundle: Bundle, timeout: number, shim?: number): Promise<void> {
   const end = performance.now() + timeout;
@@ -40,8 +41,9 @@ async function killFound(bundle: Bundle, timeout: number): Promise<boolean> {
 function exists(pid: number): boolean {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8') !== '';
-  } catch {
-    return false;
+  } catch (error) {
+    if (hasEnded(error)) return false;
+    throw error;
   }
 }
 
@@ -52,10 +54,14 @@ function worksFor(pid: number, bundle: Bundle): boolean {
     // Separated by spaces where a process has given itself a title.
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split(/[\0 ]/).includes(bundle.id);
   } catch (error) {
-    // It ended meanwhile, or is a kernel thread, or ended and nobody has reaped it.
-    if (hasCode(error, 'ENOENT') || hasCode(error, 'ESRCH') || hasCode(error, 'EACCES')) return false;
+    if (hasEnded(error)) return false;
     throw error;
   }
+}
+
+/** It ended meanwhile, or is a kernel thread, or ended and nobody has reaped it. */
+function hasEnded(error: unknown): boolean {
+  return hasCode(error, 'ENOENT') || hasCode(error, 'ESRCH') || hasCode(error, 'EACCES');
 }
 
 /** The pid may have been given to another process since it was looked at: what is killed is looked at again, by its pidfd. */
@@ -63,8 +69,9 @@ function killed(pid: number, bundle: Bundle, timeout: number): Promise<void> | u
   let pidfd: number;
   try {
     pidfd = pidfdOpen(pid);
-  } catch {
-    return undefined;
+  } catch (error) {
+    if (hasEnded(error)) return undefined;
+    throw error;
   }
   try {
     if (!worksFor(pid, bundle)) return undefined;

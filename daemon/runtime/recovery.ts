@@ -4,11 +4,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Status } from '../../proto/gen/containerd/types/task.ts';
 import type { StateResponse } from '../../proto/gen/containerd/task/v2.ts';
 import { Code, isCode, messageOf } from '../../ttrpc/errors.ts';
+import { isForWant, whenPossible } from '../shortage.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import { cleanUpAfterShim, stopShim } from './cleanup.ts';
 import { socketAddress } from './foreign-shim.ts';
-import { knownState } from './known-state.ts';
+import { type KnownState, knownState } from './known-state.ts';
 import { PROBE_TIMEOUT_MS } from './link.ts';
 import { Shim } from './shim.ts';
 import type { Task } from './task.ts';
@@ -60,20 +61,36 @@ export async function recoverTask(
   if (known === undefined) return { found: await bury(task, undefined) };
   const address = known.address || foreignAddress(task, known);
   if (address === undefined) return { found: await bury(task, known) };
-  return recall(task, { ...known, address }) ?? reconnect(task, { ...known, address });
+  const state = recordedState(task, address);
+  if (state !== undefined) return recall(task, { ...known, address }, state);
+  try {
+    return await reconnect(task, { ...known, address });
+  } catch (error) {
+    if (!isForWant(error)) throw error;
+    task.log.warn({ error: messageOf(error) }, 'the shim cannot be asked yet');
+    return recall(task, { ...known, address });
+  }
 }
 
-/** The shim lives, its record says everything and it holds no events: it is met when it is needed, or when there is time. */
-function recall(task: Task, bootstrap: Bootstrap): Recovered | undefined {
-  const known = () => knownState(task.bundle, bootstrap.address);
-  const now = task.launcher.own ? known() : undefined;
-  if (now === undefined) return undefined;
+function recordedState({ bundle, launcher }: Task, address: string): KnownState | undefined {
+  return launcher.own ? knownState(bundle, address) : undefined;
+}
+
+/**
+ * The shim is met when it is needed, or when there is time: it lives, its record says everything and it holds no events; or it cannot be
+ * asked now.
+ *
+ * @param now what its record says
+ */
+function recall(task: Task, bootstrap: Bootstrap, now?: KnownState): Recovered {
+  const known = () => recordedState(task, bootstrap.address);
   const turnsOut = Promise.withResolvers<Found>();
   const meet = async () => {
     try {
       const { found, later } = await reconnect(task, bootstrap);
       turnsOut.resolve(later ?? found);
     } catch (error) {
+      if (isForWant(error)) throw error;
       // Not known to clients, and not free to be made again: an operator has to look at it.
       task.log.error({ err: error }, 'a task cannot be recovered');
     }
@@ -88,6 +105,7 @@ async function reconnect(task: Task, bootstrap: Bootstrap): Promise<Recovered> {
   try {
     shim = await Shim.connect(bootstrap);
   } catch (error) {
+    if (!isCode(error, Code.Unavailable)) throw error;
     task.log.info({ error: messageOf(error) }, 'the shim is gone');
     return { found: await bury(task, bootstrap) };
   }
@@ -161,7 +179,7 @@ async function withoutContainer(task: Task, shim: Shim): Promise<Found> {
   await stopShim(task, shim);
   await Promise.race([shim.closed, sleep(CLOSING_TIMEOUT_MS, undefined, { ref: false })]);
   // A Go shim kills its runtime when its daemon dies, and leaves what that was about to create.
-  if (!task.launcher.own) await cleanUpAfterShim(task.bundle, task.launcher, shim.bootstrap, task.log);
+  if (!task.launcher.own) await cleanUp(task, shim.bootstrap);
   if (exit === undefined) return 'undone';
   task.departed({ ...exit, published: true });
   return 'departed';
@@ -175,8 +193,12 @@ async function bury(task: Task, bootstrap: Bootstrap | undefined): Promise<Found
   }
   // No shim is started before its record is written, and ours has a log from its first moment on.
   const started = bootstrap !== undefined && (!task.launcher.own || existsSync(task.bundle.log));
-  if (started) await cleanUpAfterShim(task.bundle, task.launcher, bootstrap, task.log);
+  if (started) await cleanUp(task, bootstrap);
   return 'undone';
+}
+
+async function cleanUp({ bundle, launcher, log }: Task, bootstrap: Bootstrap): Promise<void> {
+  await whenPossible('a clean-up', () => cleanUpAfterShim(bundle, launcher, bootstrap, log), { log });
 }
 
 /**
@@ -208,8 +230,8 @@ async function amongStrays(task: Task, strays: Set<string>): Promise<Bootstrap |
       task.bundle.writeBootstrap(bootstrap, 'replace');
       strays.delete(address);
       return bootstrap;
-    } catch {
-      continue;
+    } catch (error) {
+      if (isForWant(error)) throw error;
     } finally {
       shim?.close();
     }

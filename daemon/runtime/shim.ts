@@ -25,7 +25,7 @@ export class Shim {
     });
   }
 
-  /** @throws RpcError Unavailable when nobody listens at the address. */
+  /** @throws RpcError Unavailable when nobody listens at the address; ResourceExhausted when that cannot be found out now. */
   static async connect(bootstrap: Bootstrap, signal?: AbortSignal): Promise<Shim> {
     return new Shim(await TtrpcClient.connect(bootstrap.address, { signal }), bootstrap);
   }

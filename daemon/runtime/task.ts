@@ -16,6 +16,7 @@ import type { PartialMessage } from '../../ttrpc/service.ts';
 import type { ContainerId, ExecId, Namespace } from '../identifiers.ts';
 import { attachTo, type Output } from './attachment.ts';
 import type { Bootstrap } from './bootstrap.ts';
+import { whenPossible } from '../shortage.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bundle } from './bundle.ts';
 import { cleanUpAfterShim, stopShim } from './cleanup.ts';
@@ -113,13 +114,16 @@ export class Task {
   }
 
   /** The shim has the container, and has not been talked to. */
-  unmet({ pid, exit }: KnownState, shim: Unmet): void {
-    this.#pid = pid;
-    if (exit !== undefined) this.#ended(exit);
+  unmet(known: KnownState | undefined, shim: Unmet): void {
+    this.#pid = known?.pid ?? this.bundle.readInitPid();
+    if (known?.exit !== undefined) this.#ended(known.exit);
     this.#link.unmet(shim);
   }
 
-  /** Connects to a shim that has not been talked to. Never rejects. */
+  /**
+   * Connects to a shim that has not been talked to.
+   * @throws RpcError ResourceExhausted when that is not possible now
+   */
   meet(): Promise<void> {
     return this.#link.meet();
   }
@@ -192,9 +196,9 @@ export class Task {
       published: false,
     };
     try {
-      const found = await cleanUps.pass(() =>
-        cleanUpAfterShim(this.bundle, this.launcher, bootstrap, this.log),
-      );
+      const { bundle, launcher, log } = this;
+      const cleanUp = () => cleanUps.pass(() => cleanUpAfterShim(bundle, launcher, bootstrap, log));
+      const found = await whenPossible('the clean-up after a dead shim', cleanUp, { log });
       exit = this.#exit ?? found;
       this.bundle.writeDead(exit);
       reached('dead-shim-recorded');

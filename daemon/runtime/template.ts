@@ -1,11 +1,12 @@
 /** The process that has the shim's code loaded and forks the shims. */
 import { spawn } from 'node:child_process';
-import { closeSync, statSync } from 'node:fs';
+import { closeSync, rmSync, statSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { Logger } from 'pino';
 import { socketPair } from '../../native/native.ts';
 import { messageOf, unavailable } from '../../ttrpc/errors.ts';
+import { isForWant, started } from '../shortage.ts';
 
 /** What a shim is forked for; `shim/template.ts` reads it. */
 export interface ForkRequest {
@@ -55,8 +56,10 @@ const PAUSE_MS = 1000;
 /** Milliseconds for an answer: a fork takes one, a machine that swaps may need a thousand times as long. */
 const ANSWER_MS = 5000;
 
-/** After so many templates that have died before they were ready there is no further one until the code changes. */
+/** After so many templates that have died before they were ready there is no further one for a while, or until the code changes. */
 const MOST_ATTEMPTS = 5;
+/** Milliseconds of that while: what they died of may be over then. */
+const REST_MS = 60_000;
 
 interface Running {
   readonly socket: Socket;
@@ -80,8 +83,8 @@ export class ShimTemplate {
   #diedAt = -Infinity;
   /** Templates in a row that have died before they were ready. */
   #attempts = 0;
-  /** The code that cannot be forked. */
-  #unfit: string | undefined;
+  /** The code that cannot be forked, and until when that is taken for granted. */
+  #unfit: { readonly code: string; readonly until: number } | undefined;
   #closed = false;
 
   constructor(options: TemplateOptions) {
@@ -120,7 +123,7 @@ export class ShimTemplate {
   start(): Running | undefined {
     const code = identityOf(this.#options.code);
     if (this.#running?.code === code) return this.#running;
-    if (this.#unfit === code) return undefined;
+    if (this.#unfit?.code === code && performance.now() < this.#unfit.until) return undefined;
     if (this.#running !== undefined) {
       this.#options.log.info('the code of the shim has changed: another template takes over');
       this.#retire(this.#running);
@@ -131,7 +134,7 @@ export class ShimTemplate {
     const running: Running = { socket: this.#spawn(), code, waiting: new Map() };
     this.#running = running;
     // For good: the failure of a write may come after that of a read.
-    running.socket.on('error', (error) => this.#lost(running, messageOf(error)));
+    running.socket.on('error', (error) => this.#lost(running, messageOf(error), isForWant(error)));
     running.socket.once('close', () => this.#lost(running, 'it has closed its connection'));
     createInterface({ input: running.socket })
       .on('line', (line) => this.#take(running, JSON.parse(line) as Message))
@@ -156,6 +159,7 @@ export class ShimTemplate {
         detached: true,
         stdio: ['ignore', 'inherit', 'inherit', theirs],
       });
+      started(child, program);
       child.unref();
       child.once('error', (error) => socket.destroy(error));
       child.once('exit', (code, signal) => {
@@ -187,28 +191,42 @@ export class ShimTemplate {
     running.socket.end();
   }
 
-  #giveUp(running: Running, why: string): void {
-    this.#unfit = running.code;
+  #giveUp(running: Running, why: string, until = Infinity): void {
+    this.#unfit = { code: running.code, until };
     if (this.#running === running) this.#running = undefined;
     this.#options.log.warn({ why }, 'shims cannot be forked, each is started afresh');
     for (const answer of running.waiting.values()) answer.resolve(undefined);
     running.socket.destroy();
   }
 
-  #lost(running: Running, why: string): void {
+  /** @param innocent it could not even begin, which says nothing of its code */
+  #lost(running: Running, why: string, innocent = false): void {
     running.socket.destroy();
     for (const answer of running.waiting.values())
       answer.reject(unavailable(`the shim template has died: ${why}`));
     if (this.#running !== running || this.#closed) return;
-    this.#attempts += 1;
-    if (this.#attempts >= MOST_ATTEMPTS) return this.#giveUp(running, `the template has died: ${why}`);
-    this.#running = undefined;
+    this.#clear();
+    if (!innocent) this.#attempts += 1;
     this.#diedAt = performance.now();
+    if (this.#attempts >= MOST_ATTEMPTS) {
+      this.#attempts = 0;
+      return this.#giveUp(running, `the template has died: ${why}`, this.#diedAt + REST_MS);
+    }
+    this.#running = undefined;
     this.#options.log.warn(
       { why },
       'the shim template has died; shims live on, new ones are started afresh meanwhile',
     );
     setTimeout(() => this.#restart(), PAUSE_MS).unref();
+  }
+
+  /** What it was in the middle of when it died. */
+  #clear(): void {
+    try {
+      rmSync(this.#options.scratch, { recursive: true, force: true });
+    } catch (error) {
+      this.#options.log.warn({ err: error }, 'the files of a dead template remain');
+    }
   }
 
   #restart(): void {

@@ -2,18 +2,21 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import { afterEach, it } from 'node:test';
-import { processOf } from '../harness/processes.ts';
+import { alive, commandLine, descriptors, processOf } from '../harness/processes.ts';
 import { expectNothingLeft, holdings } from '../harness/leftovers.ts';
 import { suite } from '../harness/peers.ts';
 import { describe } from '../harness/program.ts';
-import { soon } from '../harness/wait.ts';
+import { eventually, soon } from '../harness/wait.ts';
 
 const MANY = 60;
 /** Of those, as many as the daemon may find room for: what it had open for calls before is closed meanwhile. */
 const ROOM = 30;
+/** So many containers, and room for the half of them. */
+const CREW = 12;
 
 suite('no descriptors left', { peers: ['moord'] }, (rig) => {
   /** Lets the daemon open so many more files than it has. */
@@ -50,6 +53,28 @@ suite('no descriptors left', { peers: ['moord'] }, (rig) => {
     assert.equal((await ctr.exec('keeper', ['/bin/echo', 'here'])).stdout, 'here\n');
   });
 
+  it('a shim that cannot be connected to once it is there goes with what was made for it', async () => {
+    const { ctr, daemon } = rig;
+    const held = holdings(daemon);
+    const template = await eventually('there is a template', () =>
+      daemon.shims().find((pid) => commandLine(pid).endsWith(' template')),
+    );
+    // It answers when the daemon has no descriptor left to go on with.
+    process.kill(template, 'SIGSTOP');
+    const running = ctr.run('second', ['/bin/true'], ['--rm']);
+    const record = join(daemon.bundle(ctr.namespace, 'second'), 'bootstrap.json');
+    await eventually('a shim is asked for', () => existsSync(record));
+    allow(0);
+    process.kill(template, 'SIGCONT');
+    const refused = await running;
+    assert.match(refused.stderr, /too many open files/i, describe(refused));
+    allow(1000);
+    await ctr.call(['containers', 'rm', 'second']);
+    const again = await ctr.run('second', ['/bin/echo', 'again'], ['--rm']);
+    assert.equal(again.stdout, 'again\n', describe(again));
+    await expectNothingLeft(daemon, held);
+  });
+
   it('a new container is refused by name of the limit, leaves nothing, and is made when there is room', async () => {
     const { ctr, daemon } = rig;
     const held = holdings(daemon);
@@ -69,5 +94,35 @@ suite('no descriptors left', { peers: ['moord'] }, (rig) => {
     assert.ok(refusals > 0, 'no container was refused');
     assert.equal((await ctr.task('keeper'))?.status, 'RUNNING');
     await ctr.remove('keeper');
+  });
+
+  it('a daemon that cannot connect to all its shims takes none for dead, and the next one finds them all', async () => {
+    const { ctr, daemon } = rig;
+    await daemon.restart();
+    const enough = descriptors(daemon.pid).length;
+    const ids = Array.from({ length: CREW }, (_, index) => `c${index}`);
+    await Promise.all(ids.map((id) => ctr.runDetached(id, ['/bin/sleep', '1000'])));
+    const pids = [...(await ctr.tasks()).values()].map(({ pid }) => pid);
+    await daemon.kill9();
+    const { program } = daemon;
+    const frugal = join(daemon.directory, 'frugal');
+    writeFileSync(frugal, `#!/bin/sh\nulimit -n ${enough + CREW / 2}\nexec ${program} "$@"\n`, {
+      mode: 0o700,
+    });
+    daemon.program = frugal;
+    try {
+      daemon.launch();
+      await eventually('some shim cannot be connected to', () =>
+        /the connection to a shim has to wait/.test(readFileSync(daemon.log, 'utf8')),
+      );
+    } finally {
+      daemon.program = program;
+    }
+    for (const pid of pids) assert.ok(alive(pid), `process ${pid} of a container`);
+    await daemon.restart();
+    for (const id of ids) {
+      assert.equal((await ctr.exec(id, ['/bin/echo', 'here'])).stdout, 'here\n');
+      await ctr.remove(id);
+    }
   });
 });
