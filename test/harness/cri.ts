@@ -1,4 +1,5 @@
 /** Kubernetes' side of the CRI: a daemon with a network of CNI plugins and an image, and what a kubelet says to it. */
+import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -6,6 +7,7 @@ import { basename, join } from 'node:path';
 import {
   type ContainerConfig,
   type ContainerStatus,
+  type ExecSyncResponse,
   ImageServiceDefinition,
   NamespaceMode,
   type PodSandboxConfig,
@@ -54,7 +56,12 @@ export interface KubeletOptions extends Pick<DaemonOptions, 'env'> {
 }
 
 type PodChanges = PartialMessage<PodSandboxConfig>;
-type ContainerChanges = PartialMessage<ContainerConfig>;
+export type ContainerChanges = PartialMessage<ContainerConfig>;
+
+/** A container's security context, beside what is usual. */
+export const security = (
+  securityContext: NonNullable<NonNullable<ContainerChanges['linux']>['securityContext']>,
+): ContainerChanges => ({ linux: { securityContext } });
 
 /** A pod as it was asked for. */
 export interface RunningPod {
@@ -248,6 +255,25 @@ export class Kubelet implements AsyncDisposable {
     const containerId = await this.create(...what);
     await this.runtime.startContainer({ containerId });
     return containerId;
+  }
+
+  /** How a program ends in a container, and what it prints. */
+  attempt(containerId: string, ...cmd: string[]): Promise<ExecSyncResponse> {
+    return this.runtime.execSync({ containerId, cmd, timeout: 30n });
+  }
+
+  /** What a program prints in a container; it must succeed. */
+  async exec(containerId: string, ...cmd: string[]): Promise<string> {
+    const { stdout, stderr, exitCode } = await this.attempt(containerId, ...cmd);
+    assert.equal(exitCode, 0, `${cmd.join(' ')}: ${stderr.toString()}`);
+    return stdout.toString();
+  }
+
+  /** What a program in a container complains of; it must fail. */
+  async complaint(containerId: string, ...cmd: string[]): Promise<string> {
+    const { stdout, stderr, exitCode } = await this.attempt(containerId, ...cmd);
+    assert.notEqual(exitCode, 0, `${cmd.join(' ')}: ${stdout.toString()}`);
+    return stderr.toString();
   }
 
   async podStatus(id: string): Promise<PodSandboxStatus> {
