@@ -123,6 +123,17 @@ export interface Resources {
   unified?: Record<string, string>;
 }
 
+/** Shares of caches and of memory's bandwidth. */
+export interface IntelRdt {
+  closID?: string;
+  l3CacheSchema?: string;
+  memBwSchema?: string;
+  schemata?: string[];
+  enableCMT?: boolean;
+  enableMBM?: boolean;
+  enableMonitoring?: boolean;
+}
+
 export interface Linux {
   uidMappings?: IdMapping[];
   gidMappings?: IdMapping[];
@@ -135,5 +146,5 @@ export interface Linux {
   sysctl?: Record<string, string>;
   maskedPaths?: string[];
   readonlyPaths?: string[];
-  intelRdt?: { closID?: string };
+  intelRdt?: IntelRdt;
 }

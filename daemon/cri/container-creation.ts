@@ -28,6 +28,7 @@ import { clearContainer } from './remains.ts';
 import { mappingsOf } from './sandbox-spec.ts';
 import { runtimeFeatures } from './runtime-features.ts';
 import { type RuntimeSettings, runtimeOf } from './settings.ts';
+import { type VendorDevice, askedDevices, findDevices } from './spec/cdi.ts';
 import { containerSpec } from './spec/container-spec.ts';
 import type { PodMount } from './spec/mounts.ts';
 import type { Neighbours } from './spec/namespaces.ts';
@@ -141,6 +142,7 @@ async function make(cri: Cri, parts: Parts, signal: AbortSignal): Promise<User> 
       signal,
     });
     const { recursiveReadOnlyMounts } = await runtimeFeatures(runtime.binary_name);
+    const vendorDevices = await vendorDevicesOf(cri, config);
     using root = RootDirectory.mount(rootfs);
     const spec = containerSpec({
       id,
@@ -155,6 +157,7 @@ async function make(cri: Cri, parts: Parts, signal: AbortSignal): Promise<User> 
       root,
       runtime,
       recursiveReadOnly: recursiveReadOnlyMounts,
+      vendorDevices,
       settings: cri.settings,
     });
     const container = await cri.metadata.containers.create(
@@ -219,6 +222,12 @@ function podMountsOf(cri: Cri, podId: string, pod: PodSandboxConfig, config: Con
     { containerPath: '/etc/resolv.conf', hostPath: resolvConf, readonly },
     { containerPath: '/dev/shm', hostPath: shm },
   ];
+}
+
+async function vendorDevicesOf({ settings }: Cri, config: ContainerConfig): Promise<VendorDevice[]> {
+  if (!settings.cdi.enable) return [];
+  const names = config.CDIDevices.map(({ name }) => name);
+  return findDevices(askedDevices(names, config.annotations), settings.cdi.spec_dirs);
 }
 
 /** Files in a pod with a user namespace belong to its users. */

@@ -1,50 +1,23 @@
-/**
- * Devices of vendors, which files say how to put into a container (Container Device Interface, cncf-tags/container-device-interface,
- * SPEC.md). Files in JSON are read.
- */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
-import { extname, join } from 'node:path';
-import { HOOK_NAMES, type HookName, type Spec } from '../../../oci/spec.ts';
+/** Devices of vendors in a container, by their names in vendors' files (Container Device Interface). */
 import { allow, devicesAt } from '../../../oci/device.ts';
 import { withEnvironment } from '../../../oci/environment.ts';
-import { invalidArgument } from '../../../ttrpc/errors.ts';
-
-interface DeviceNode {
-  readonly path: string;
-  readonly hostPath?: string;
-  readonly permissions?: string;
-  readonly fileMode?: number;
-  readonly uid?: number;
-  readonly gid?: number;
-}
-
-interface Edits {
-  readonly env?: readonly string[];
-  readonly deviceNodes?: readonly DeviceNode[];
-  readonly mounts?: readonly {
-    readonly hostPath: string;
-    readonly containerPath: string;
-    readonly type?: string;
-    readonly options?: readonly string[];
-  }[];
-  readonly hooks?: readonly {
-    readonly hookName: string;
-    readonly path: string;
-    readonly args?: readonly string[];
-    readonly env?: readonly string[];
-    readonly timeout?: number;
-  }[];
-  readonly additionalGids?: readonly number[];
-}
-
-interface VendorFile {
-  readonly kind: string;
-  readonly devices?: readonly { readonly name: string; readonly containerEdits?: Edits }[];
-  readonly containerEdits?: Edits;
-}
+import type { Device, DeviceRule, Spec } from '../../../oci/spec.ts';
+import { invalidArgument, messageOf } from '../../../ttrpc/errors.ts';
+import { placeOf, sortedByDepth } from './mounts.ts';
+import { type Edits, type VendorDirectory, type VendorFile, readVendorDirectory } from './vendor-file.ts';
 
 /** Annotations by which clients before there was a field for it ask for devices: names with commas between. */
 const ANNOTATION = 'cdi.k8s.io/';
+
+/** How a file says that a device is there and may not be used. */
+const NO_ACCESS = 'none';
+
+/** The edits of a device that was asked for, and those that its file has for all of its devices. */
+export interface VendorDevice {
+  readonly name: string;
+  readonly file: VendorFile;
+  readonly edits: Edits;
+}
 
 /** The devices that a container asks for, each once. */
 export function askedDevices(
@@ -59,32 +32,49 @@ export function askedDevices(
 }
 
 /**
- * Puts devices into a specification.
+ * Looks devices up in the files of vendors.
  *
  * @param names `VENDOR/CLASS=NAME`
  * @param directories later ones go before earlier ones
- * @throws RpcError InvalidArgument for a device that no file knows
+ * @throws RpcError InvalidArgument for a device that no file knows, or two in the same directory
  */
-export function injectDevices(spec: Spec, names: readonly string[], directories: readonly string[]): void {
-  if (names.length === 0) return;
-  const files = directories.flatMap(filesIn).map(readVendorFile);
-  const general = new Set<VendorFile>();
+export async function findDevices(
+  names: readonly string[],
+  directories: readonly string[],
+): Promise<VendorDevice[]> {
+  if (names.length === 0) return [];
+  const read = await Promise.all(directories.map(readVendorDirectory));
   const unknown: string[] = [];
+  const found: VendorDevice[] = [];
   for (const name of names) {
-    const [kind, device] = partsOf(name);
-    const file = files.findLast(
-      (each) => each?.kind === kind && each.devices?.some((known) => known.name === device) === true,
-    );
-    if (file === undefined) {
-      unknown.push(name);
-      continue;
-    }
-    apply(spec, file.devices?.find((known) => known.name === device)?.containerEdits ?? {});
-    general.add(file);
+    const device = deviceIn(name, read);
+    if (device === undefined) unknown.push(name);
+    else found.push(device);
   }
-  if (unknown.length > 0)
-    throw invalidArgument(`CDI device injection failed: unresolvable CDI devices ${unknown.join(', ')}`);
-  for (const { containerEdits } of general) apply(spec, containerEdits ?? {});
+  if (unknown.length === 0) return found;
+  const failures = read.flatMap(({ failures }) => failures).map((failure) => `; ${failure}`);
+  throw invalidArgument(
+    `CDI device injection failed: unresolvable CDI devices ${unknown.join(', ')}${failures.join('')}`,
+  );
+}
+
+function deviceIn(name: string, directories: readonly VendorDirectory[]): VendorDevice | undefined {
+  const [kind, own] = partsOf(name);
+  for (const { files } of directories.toReversed()) {
+    const found = files
+      .filter((file) => file.kind === kind)
+      .flatMap((file) =>
+        file.devices
+          .filter((device) => device.name === own)
+          .map(({ containerEdits }) => ({ name, file, edits: containerEdits })),
+      );
+    if (found.length > 1)
+      throw invalidArgument(
+        `CDI device injection failed: CDI device ${name} is in several files of one directory`,
+      );
+    if (found[0] !== undefined) return found[0];
+  }
+  return undefined;
 }
 
 function partsOf(name: string): [kind: string, device: string] {
@@ -96,62 +86,71 @@ function partsOf(name: string): [kind: string, device: string] {
   return [kind, device];
 }
 
-function filesIn(directory: string): string[] {
-  if (statSync(directory, { throwIfNoEntry: false })?.isDirectory() !== true) return [];
-  return readdirSync(directory)
-    .filter((name) => extname(name) === '.json')
-    .sort()
-    .map((name) => join(directory, name));
-}
-
-/** Undefined for one that cannot be read: other vendors' devices are there all the same. */
-function readVendorFile(path: string): VendorFile | undefined {
-  try {
-    const file = JSON.parse(readFileSync(path, 'utf8')) as VendorFile | null;
-    return typeof file?.kind === 'string' ? file : undefined;
-  } catch {
-    return undefined;
+/** Puts devices into a specification: first what a file has for all of its devices, once. @throws RpcError InvalidArgument */
+export function injectDevices(spec: Spec, devices: readonly VendorDevice[]): void {
+  const general = new Set<VendorFile>();
+  for (const { name, file, edits } of devices) {
+    try {
+      if (!general.has(file)) apply(spec, file.containerEdits);
+      general.add(file);
+      apply(spec, edits);
+    } catch (error) {
+      throw invalidArgument(`CDI device injection failed: ${name}: ${messageOf(error)}`, error);
+    }
   }
 }
 
-function apply(
-  spec: Spec,
-  { env = [], deviceNodes = [], mounts = [], hooks = [], additionalGids = [] }: Edits,
-): void {
+function apply(spec: Spec, { env, deviceNodes, mounts, hooks, additionalGids, intelRdt }: Edits): void {
   const { process, linux } = spec;
   if (process !== undefined) {
     process.env = withEnvironment(process.env ?? [], env);
-    process.user.additionalGids = [...new Set([...(process.user.additionalGids ?? []), ...additionalGids])];
+    const groups = [...(process.user.additionalGids ?? []), ...additionalGids.filter((gid) => gid !== 0)];
+    process.user.additionalGids = [...new Set(groups)];
   }
   if (linux !== undefined) {
-    const added = deviceNodes.map((node) => ({ node, device: deviceOf(node) }));
-    linux.devices = [...(linux.devices ?? []), ...added.map(({ device }) => device)];
-    const rules = added.map(({ node, device }) => ({ ...allow(device), access: node.permissions ?? 'rwm' }));
-    linux.resources = { ...linux.resources, devices: [...(linux.resources?.devices ?? []), ...rules] };
+    for (const node of deviceNodes) addDevice(spec, node);
+    if (intelRdt !== undefined) linux.intelRdt = { ...intelRdt, schemata: intelRdt.schemata?.slice() };
   }
-  const bound = mounts.map(({ hostPath, containerPath, type = 'bind', options = ['rbind', 'ro'] }) => ({
-    destination: containerPath,
-    source: hostPath,
-    type,
-    options: [...options],
-  }));
-  spec.mounts = [...(spec.mounts ?? []), ...bound];
-  for (const { hookName, path, args, env: variables, timeout } of hooks) {
-    if (!isHook(hookName))
-      throw invalidArgument(`a CDI device has an unknown hook ${JSON.stringify(hookName)}`);
-    const hook = { path, args: args && [...args], env: variables && [...variables], timeout };
+  for (const { hostPath, containerPath, type = 'bind', options = ['rbind', 'ro'] } of mounts) {
+    const others = (spec.mounts ?? []).filter(
+      ({ destination }) => placeOf(destination) !== placeOf(containerPath),
+    );
+    const mount = { destination: containerPath, source: hostPath, type, options: [...options] };
+    spec.mounts = sortedByDepth([...others, mount], ({ destination }) => destination);
+  }
+  for (const { hookName, path, args, env: ofHook, timeout } of hooks) {
+    const hook = { path, args: args?.slice(), env: ofHook?.slice(), timeout };
     spec.hooks = { ...spec.hooks, [hookName]: [...(spec.hooks?.[hookName] ?? []), hook] };
   }
 }
 
-function deviceOf({ path, hostPath, fileMode, uid, gid }: DeviceNode) {
-  const at = hostPath ?? path;
-  const [device] = devicesAt(at);
-  if (device === undefined) throw invalidArgument(`a CDI device is no device: ${at}`);
-  const own = Object.entries({ fileMode, uid, gid }).filter(([, value]) => value !== undefined);
-  return { ...device, path, ...Object.fromEntries(own) };
+/** It belongs to who the container runs as, unless its file says otherwise. */
+function addDevice({ process, linux = {} }: Spec, node: Edits['deviceNodes'][number]): void {
+  const { uid = 0, gid = 0 } = process?.user ?? {};
+  const owner = { ...(uid > 0 && { uid }), ...(gid > 0 && { gid }) };
+  const own = Object.entries({ fileMode: node.fileMode, uid: node.uid, gid: node.gid });
+  const device: Device = {
+    ...kernelDevice(node),
+    path: node.path,
+    ...owner,
+    ...Object.fromEntries(own.filter(([, value]) => value !== undefined)),
+  };
+  const others = (linux.devices ?? []).filter(({ path }) => path !== node.path);
+  linux.devices = [...others, device];
+  if (device.type === 'p' || node.permissions === NO_ACCESS) return;
+  const rule: DeviceRule = { ...allow(device), access: node.permissions || 'rwm' };
+  linux.resources = { ...linux.resources, devices: [...(linux.resources?.devices ?? []), rule] };
 }
 
-function isHook(name: string): name is HookName {
-  return (HOOK_NAMES as readonly string[]).includes(name);
+/** By the numbers of the file, or those of the node on this host. */
+function kernelDevice({ path, hostPath = path, type, major, minor }: Edits['deviceNodes'][number]): Device {
+  const isBlock = type === 'b';
+  if (type === 'p') return { type, path, major: 0, minor: 0 };
+  if (type !== undefined && major !== undefined && minor !== undefined)
+    return { type: isBlock ? 'b' : 'c', path, major, minor };
+  const [device, ...more] = devicesAt(hostPath);
+  if (device === undefined || more.length > 0) throw invalidArgument(`not a device: ${hostPath}`);
+  if (type !== undefined && isBlock !== (device.type === 'b'))
+    throw invalidArgument(`${hostPath} is no device of the type ${type}`);
+  return device;
 }

@@ -31,7 +31,7 @@ after(() => {
 });
 
 type Config = PartialMessage<ContainerConfig>;
-const settings = criSettings.read({ cdi: { spec_dirs: [join(home, 'cdi')] } }, ['cri']);
+const settings = criSettings.read({}, ['cri']);
 
 /** The specification that comes of a configuration. */
 function specOf(config: Config = {}, more: Partial<ContainerBasis> = {}): Spec {
@@ -61,6 +61,7 @@ function specOf(config: Config = {}, more: Partial<ContainerBasis> = {}): Spec {
     root,
     runtime: runtimeOf(settings, '')!,
     recursiveReadOnly: true,
+    vendorDevices: [],
     settings,
     ...more,
   });
@@ -204,10 +205,10 @@ test(
   },
 );
 
-test('paths that are masked or read-only are those that are asked for, or the default ones', () => {
+test('paths that are masked or read-only are those that are asked for, and no others', () => {
   assert.deepEqual(specOf(security({ maskedPaths: ['/bin/ls'] })).linux?.maskedPaths, ['/bin/ls']);
-  assert.ok(specOf().linux?.maskedPaths?.includes('/proc/kcore'));
-  assert.ok(specOf().linux?.readonlyPaths?.includes('/proc/sys'));
+  const unmasked = specOf(security({ maskedPaths: [], readonlyPaths: [] })).linux;
+  assert.deepEqual([unmasked?.maskedPaths, unmasked?.readonlyPaths], [[], []]);
   const { root: readonly, process } = specOf(security({ readonlyRootfs: true, noNewPrivs: true }));
   assert.deepEqual([readonly?.readonly, process?.noNewPrivileges], [true, true]);
 });
@@ -305,34 +306,6 @@ test('devices have the permissions that are asked for', () => {
   const wrong = (device: object) => () => specOf({ devices: [{ hostPath: '/dev/zero', ...device }] });
   assert.throws(wrong({ permissions: 'x' }), refused(Code.InvalidArgument, /permissions/));
   assert.throws(wrong({ hostPath: join(home, 'none') }), refused(Code.InvalidArgument, /device/));
-});
-
-test('devices of vendors are put in as their files say; unknown ones are refused', () => {
-  mkdirSync(join(home, 'cdi'), { recursive: true });
-  const node = { path: '/dev/fancy', hostPath: '/dev/zero', permissions: 'rw' };
-  const file = {
-    cdiVersion: '0.6.0',
-    kind: 'example.com/fancy',
-    devices: [{ name: 'one', containerEdits: { deviceNodes: [node], env: ['FANCY=1'] } }],
-    containerEdits: {
-      mounts: [{ hostPath: home, containerPath: '/fancy' }],
-      hooks: [{ hookName: 'poststop', path: '/bin/true' }],
-    },
-  };
-  writeFileSync(join(home, 'cdi/fancy.json'), JSON.stringify(file));
-  writeFileSync(join(home, 'cdi/broken.json'), 'not json');
-  for (const config of [
-    { CDIDevices: [{ name: 'example.com/fancy=one' }] },
-    { annotations: { 'cdi.k8s.io/x': 'example.com/fancy=one' } },
-  ]) {
-    const { process, linux, mounts, hooks } = specOf(config);
-    assert.ok(process?.env?.includes('FANCY=1'));
-    assert.ok(linux?.devices?.some(({ path }) => path === '/dev/fancy'));
-    assert.ok(mounts?.some(({ destination }) => destination === '/fancy'));
-    assert.deepEqual(hooks, { poststop: [{ path: '/bin/true' }] });
-  }
-  const unknown = () => specOf({ CDIDevices: [{ name: 'example.com/fancy=two' }] });
-  assert.throws(unknown, refused(Code.InvalidArgument, /unresolvable CDI devices example.com\/fancy=two/));
 });
 
 test('namespaces are the pod’s, but for the PID namespace, which is by the mode', () => {

@@ -1,5 +1,5 @@
 /** The OCI specification of a pod's container: what kubelet asks for, on what the image says. */
-import { MASKED_PATHS, OCI_VERSION, READONLY_PATHS } from '../../../oci/default-spec.ts';
+import { OCI_VERSION } from '../../../oci/default-spec.ts';
 import { DEFAULT_PATH, withEnvironment } from '../../../oci/environment.ts';
 import type { RunConfig } from '../../../oci/image-config.ts';
 import type { RootDirectory } from '../../../oci/root-directory.ts';
@@ -17,7 +17,7 @@ import { leastOomScore, mappingsOf } from '../sandbox-spec.ts';
 import type { CriSettings, RuntimeSettings } from '../settings.ts';
 import { annotationsOf } from './annotations.ts';
 import { capabilitiesFor } from './capabilities.ts';
-import { askedDevices, injectDevices } from './cdi.ts';
+import { type VendorDevice, injectDevices } from './cdi.ts';
 import { devicesFor } from './devices.ts';
 import { mountsFor, type PodMount } from './mounts.ts';
 import { type Neighbours, namespacesFor } from './namespaces.ts';
@@ -41,6 +41,7 @@ export interface ContainerBasis {
   readonly root: RootDirectory;
   readonly runtime: RuntimeSettings;
   readonly recursiveReadOnly: boolean;
+  readonly vendorDevices: readonly VendorDevice[];
   readonly settings: CriSettings;
 }
 
@@ -82,14 +83,12 @@ export function containerSpec(basis: ContainerBasis): Spec {
       resources: { ...specResources(resources), devices: rules },
       rootfsPropagation,
       seccomp: privileged ? undefined : seccompOf(seccomp, process.capabilities?.bounding ?? []),
-      maskedPaths: privileged ? undefined : orDefault(security?.maskedPaths, MASKED_PATHS),
-      readonlyPaths: privileged ? undefined : orDefault(security?.readonlyPaths, READONLY_PATHS),
+      // Kubelet names those of an ordinary container itself; none is what `procMount: Unmasked` comes to.
+      maskedPaths: privileged ? undefined : security?.maskedPaths,
+      readonlyPaths: privileged ? undefined : security?.readonlyPaths,
     },
   };
-  if (settings.cdi.enable) {
-    const names = config.CDIDevices.map(({ name }) => name);
-    injectDevices(spec, askedDevices(names, config.annotations), settings.cdi.spec_dirs);
-  }
+  injectDevices(spec, basis.vendorDevices);
   // Without fields that are undefined, as JSON has it.
   return JSON.parse(JSON.stringify(spec)) as Spec;
 }
@@ -130,8 +129,4 @@ function environmentOf({ config, image, pod }: ContainerBasis): string[] {
   ];
   const own = config.envs.map(({ key, value }) => `${key}=${value}`);
   return withEnvironment(withEnvironment(base, image.env), own);
-}
-
-function orDefault(given: readonly string[] | undefined, otherwise: readonly string[]): string[] {
-  return [...(given === undefined || given.length === 0 ? otherwise : given)];
 }

@@ -42,7 +42,7 @@ export function mountsFor(
       throw invalidArgument(`mount path ${JSON.stringify(containerPath)} is not absolute: invalid argument`);
   }
   const taken = new Set(asked.map(({ containerPath }) => placeOf(containerPath)));
-  const wanted = [
+  const unsorted = [
     ...asked.map((mount) => ({
       place: mount.containerPath,
       make: () => bindMount(mount, recursiveReadOnly),
@@ -51,8 +51,7 @@ export function mountsFor(
       .filter(({ containerPath }) => !taken.has(placeOf(containerPath)))
       .map((mount) => ({ place: mount.containerPath, make: () => podMount(mount) })),
   ];
-  // Those that are deeper come later, so that none is hidden by another.
-  wanted.sort((one, other) => depthOf(one.place) - depthOf(other.place));
+  const wanted = sortedByDepth(unsorted, ({ place }) => place);
   const places = new Set(wanted.map(({ place }) => placeOf(place)));
   const defaults = [...DEFAULT_MOUNTS, CGROUP_MOUNT]
     .filter(({ destination }) => {
@@ -137,8 +136,14 @@ function writable(mount: SpecMount): SpecMount {
   return { ...mount, options: mount.options?.map((option) => (option === 'ro' ? 'rw' : option)) };
 }
 
-function placeOf(path: string): string {
+/** A path by which two that mean the same place are equal. */
+export function placeOf(path: string): string {
   return normalize(path).replace(/(?<=.)\/+$/, '');
+}
+
+/** Those that are deeper come later, so that none is hidden by another. */
+export function sortedByDepth<T>(mounts: readonly T[], place: (mount: T) => string): T[] {
+  return mounts.toSorted((one, other) => depthOf(place(one)) - depthOf(place(other)));
 }
 
 function depthOf(path: string): number {
