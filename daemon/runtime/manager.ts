@@ -71,6 +71,9 @@ export interface RecoverySummary extends Record<Found, number> {
 /** Clean-ups start a program or two each. */
 const CLEAN_UPS_AT_ONCE = 8;
 
+/** Milliseconds that clients have for a first call before the daemon goes on with what is not for them. */
+const HEAD_START_MS = 30;
+
 /** A shim that is woken takes some milliseconds; clients that come right after a start want the processors as well. */
 const MEETINGS_AT_ONCE = 4;
 /** Milliseconds after which shims that are slow to answer hold up nothing else. */
@@ -92,6 +95,8 @@ export class TaskManager {
   /** Creations under way; each resolves when it is done or undone. */
   readonly #creations = new Map<string, Promise<void>>();
   readonly #removals = new Set<Promise<void>>();
+  /** Resolves when those are ended that lost their files while there was no daemon. */
+  #lostShims: Promise<void> | undefined;
   #foreignTasks = 0;
   #closed = false;
 
@@ -121,6 +126,8 @@ export class TaskManager {
     signal: AbortSignal,
   ): Promise<Task> {
     const key = keyOf(namespace, id);
+    // One of them may have a container of that name.
+    await this.#endLostShims();
     // Whether the task exists is not known before: a client that gave up and tries again meets its own first attempt.
     while (this.#creations.has(key)) await unlessAborted(this.#creations.get(key), signal);
     if (this.#tasks.has(key)) throw taskExists(id);
@@ -207,11 +214,12 @@ export class TaskManager {
   async recover(): Promise<RecoverySummary> {
     const begin = performance.now();
     mkdirSync(this.#directory, { recursive: true, mode: 0o711 });
-    await endLostShims(this.#directory, this.#options.log);
     removeEmpty(this.#directory);
     const { bundles, remains, strangers } = listBundles(this.#directory);
     for (const path of strangers) this.#options.log.warn({ path }, 'not a task; left alone');
     const known = bundles.flatMap((bundle) => this.#read(bundle));
+    // Of a task that was wiped there may be its mounted root alone, and its shim is found by where that is.
+    if (known.some(({ bootstrap }) => bootstrap === undefined)) await this.#endLostShims();
     const strays = this.#straySockets(new Set(known.map(({ bootstrap }) => bootstrap?.address)));
     const summary: RecoverySummary = { live: 0, unmet: 0, dead: 0, departed: 0, undone: 0, milliseconds: 0 };
     await Promise.all([
@@ -243,8 +251,15 @@ export class TaskManager {
     return summary;
   }
 
-  /** Connects to the shims that were not needed to know how their containers are, and gets ready for the first task. */
+  /**
+   * Does what was not needed to serve: ends shims that have lost their files, connects to those that were not needed to know how their
+   * containers are, and gets ready for the first task.
+   */
   async prepare(): Promise<void> {
+    // Whoever waits for a daemon asks it at once.
+    await sleep(HEAD_START_MS, undefined, { ref: false });
+    if (this.#closed) return;
+    await this.#endLostShims();
     const turns = new Turnstile(MEETINGS_AT_ONCE);
     const goOn = () => !this.#closed;
     const meet = (task: Task) =>
@@ -260,6 +275,12 @@ export class TaskManager {
     this.#own.close();
     for (const task of this.#tasks.values()) task.leave();
     await Promise.all(this.#removals);
+  }
+
+  /** Looks through all processes, so not before somebody needs it; once. Never rejects. */
+  #endLostShims(): Promise<void> {
+    this.#lostShims ??= endLostShims(this.#directory, this.#options.log);
+    return this.#lostShims;
   }
 
   #runtime(request: TaskRequest): { launcher: Launcher; options: Any | undefined } {

@@ -1,18 +1,49 @@
-import { existsSync, mkdirSync, readdirSync, rmSync, rmdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
 import { constants, mount, unmount } from '../../native/native.ts';
 import { messageOf } from '../../ttrpc/errors.ts';
 
 /**
- * Tries whether overlays over folders below `root` work, by a mount that is gone afterwards. Takes a millisecond or two of a start,
- * when nobody else is waiting yet.
+ * Tries whether overlays over folders below `root` work, by a mount that is gone afterwards. That takes some ten milliseconds of a start,
+ * so it is done once a boot where there is a record: a daemon that comes back believes the one before it.
  *
+ * @param record a file that says where the last probe that went well was made; none is kept without it
  * @throws Error that says what is missing
  */
-export function probeOverlay(root: string): void {
+export function probeOverlay(root: string, record?: string): void {
   // In the options of a mount these stand between folders, between options, and before such a character.
   if (/[:,\\]/.test(root))
     throw new Error(`overlayfs cannot be used on ${root}: its path has a colon, comma or backslash`);
+  if (record === undefined) return probe(root);
+  const circumstances = circumstancesOf(root);
+  if (existsSync(record) && readFileSync(record, 'utf8') === circumstances) return;
+  probe(root);
+  try {
+    mkdirSync(dirname(record), { recursive: true, mode: 0o700 });
+    writeFileSync(record, circumstances, { mode: 0o600 });
+  } catch {
+    // On a disk that has just become full: the next daemon tries again.
+  }
+}
+
+/** What the outcome hangs on: the running kernel, the file system below, and the user namespace, in which one may mount or not. */
+function circumstancesOf(root: string): string {
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  const { dev, ino } = statSync(root);
+  return `boot ${boot}\nfolder ${root} (${ino} on ${dev})\n${readlinkSync('/proc/self/ns/user')}\n`;
+}
+
+function probe(root: string): void {
   const folder = join(root, 'probe');
   removeProbe(folder);
   try {

@@ -14,6 +14,8 @@ export interface OverlayOptions {
   readonly options?: readonly string[] | undefined;
   /** Whether clients see in a label where the files are that a snapshot adds. */
   readonly label?: boolean | undefined;
+  /** A file that says that overlays have been found to work here. */
+  readonly probed?: string | undefined;
 }
 
 const UPPER_LABEL = 'containerd.io/snapshot/overlay.upperdir';
@@ -34,9 +36,12 @@ export class Overlayfs implements Backend {
   }
 
   /** @throws Error when the kernel or the filesystem below cannot do it */
-  static async open(root: string, { options = [], label = false }: OverlayOptions = {}): Promise<Overlayfs> {
+  static async open(
+    root: string,
+    { options = [], label = false, probed }: OverlayOptions = {},
+  ): Promise<Overlayfs> {
     mkdirSync(root, { recursive: true, mode: 0o700 });
-    probeOverlay(root);
+    probeOverlay(root, probed);
     // An index makes the kernel refuse layers that another mount uses (Documentation/filesystems/overlayfs.rst), as views of an active
     // snapshot's parents do. Kernels that have none do not know the option.
     const hasIndex = existsSync('/sys/module/overlay/parameters/index');

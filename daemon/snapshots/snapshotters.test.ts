@@ -1,5 +1,14 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -44,7 +53,7 @@ test('a snapshotter that this host cannot have, or is not to have, is refused by
   });
   assert.throws(() => snapshotters.get('native'), { code: Code.InvalidArgument });
   assert.throws(() => snapshotters.get(''), { code: Code.InvalidArgument, message: /argument missing/ });
-  assert.deepEqual(readdirSync(join(root, 'snapshots')), ['overlayfs']);
+  assert.deepEqual(readdirSync(join(root, 'snapshots')), ['overlayfs', 'overlayfs.probed']);
   await snapshotters.close();
   await database.close();
 });
@@ -156,6 +165,22 @@ test('overlays are refused where the kernel refuses them, with its reason', asyn
   } finally {
     unmount(path, constants.MNT_DETACH);
   }
+});
+
+test('overlays are tried once a boot, and again when a record is of another one', async (context) => {
+  const root = folder(context);
+  const probed = join(folder(context), 'below/probed');
+  const isTried = async (): Promise<boolean> => {
+    // What a probe makes and removes changes it.
+    utimesSync(root, 0, 0);
+    await Overlayfs.open(root, { probed });
+    return statSync(root).mtimeMs !== 0;
+  };
+  assert.equal(await isTried(), true);
+  assert.equal(await isTried(), false);
+  writeFileSync(probed, 'boot 0\n');
+  assert.equal(await isTried(), true);
+  assert.equal(await isTried(), false);
 });
 
 test('what a probe has left that was killed is cleared away', async (context) => {

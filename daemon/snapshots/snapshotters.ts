@@ -26,10 +26,15 @@ export const snapshotterNames = ['overlayfs', 'native', 'btrfs'] as const;
 export type SnapshotterName = (typeof snapshotterNames)[number];
 
 export const backends: {
-  readonly [N in SnapshotterName]: (root: string, settings?: SnapshotterSettings) => Promise<Backend>;
+  /** @param probed a file for what has been found out of the host, if it is to be remembered */
+  readonly [N in SnapshotterName]: (
+    root: string,
+    settings?: SnapshotterSettings,
+    probed?: string,
+  ) => Promise<Backend>;
 } = {
-  overlayfs: (root, settings) =>
-    Overlayfs.open(root, { options: settings?.mount_options, label: settings?.upperdir_label }),
+  overlayfs: (root, settings, probed) =>
+    Overlayfs.open(root, { options: settings?.mount_options, label: settings?.upperdir_label, probed }),
   native: (root) => Native.open(root),
   btrfs: (root) => Btrfs.open(root),
 };
@@ -122,7 +127,7 @@ export class Snapshotters {
     this.#folders.set(name, folder);
     await this.#open(name, async () => {
       try {
-        const backend = await backends[name](folder, settings);
+        const backend = await backends[name](folder, settings, `${snapshotterRoot(root, name)}.probed`);
         return await LocalSnapshotter.open(name, backend, surroundings, settings.sync_remove);
       } catch (error) {
         // Nothing is left of one that cannot be used, unless it could be at another time.

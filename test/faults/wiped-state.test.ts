@@ -8,6 +8,7 @@ import { expectNothingLeft, holdings } from '../harness/leftovers.ts';
 import { suite } from '../harness/peers.ts';
 import { alive } from '../harness/processes.ts';
 import { describe } from '../harness/program.ts';
+import { eventually } from '../harness/wait.ts';
 
 const ways = {
   'but for what is mounted in it': (state: string) => wipe(state),
@@ -38,7 +39,7 @@ suite('a wiped state', { peers: ['moord'] }, (rig) => {
       wiped(daemon.state);
       const logged = daemon.logged();
       await daemon.start();
-      for (const pid of pids) assert.ok(!alive(pid), `process ${pid} of a container`);
+      await eventually('the containers are ended', () => !pids.some(alive));
       const log = readFileSync(daemon.log).subarray(logged).toString();
       assert.match(log, /"bundle":"[^"]*\/same","msg":"the files of a task have been removed by others/);
       assert.equal((await ctr.tasks()).size, 0);
