@@ -1,8 +1,7 @@
 import { resolve } from 'node:path';
 import { Client as GrpcClient, credentials } from '@grpc/grpc-js';
 import { abortion } from '../ttrpc/deadline.ts';
-import { unavailable } from '../ttrpc/errors.ts';
-import { type Headers, serviceOn, type Wire } from '../grpc/channel.ts';
+import { type Headers, ready, serviceOn, type Wire } from '../grpc/channel.ts';
 import type { ServiceClient, ServiceDefinition } from '../ttrpc/service.ts';
 
 /** Where Moor's daemon listens unless it is told otherwise. */
@@ -53,18 +52,8 @@ export class Connection {
    * @throws RpcError Unavailable when it has not by then, Cancelled when `signal` says so
    */
   async ready(timeout: number, signal?: AbortSignal): Promise<void> {
-    const deadline = Date.now() + timeout;
     const stopped = signal === undefined ? new Promise<never>(() => {}) : abortedBy(signal);
-    await Promise.race([this.#ready(deadline), stopped]);
-  }
-
-  #ready(deadline: number): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#wire.grpc.waitForReady(deadline, (error) => {
-      if (error === undefined) resolve();
-      else reject(unavailable(`cannot connect to ${this.address} in time`, error));
-    });
-    return promise;
+    await Promise.race([ready(this.#wire, timeout), stopped]);
   }
 
   /** Ends the connection. Calls that wait fail. */

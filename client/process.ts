@@ -238,12 +238,12 @@ export async function patiently<T>(
   const { patience = 0, ...call } = options;
   let lostAt: number | undefined;
   for (;;) {
-    const askedAt = Date.now();
+    const askedAt = performance.now();
     try {
       return await ask(call);
     } catch (error) {
       if (!isCode(error, Code.Unavailable)) throw error;
-      const now = Date.now();
+      const now = performance.now();
       // A call that lasted had a connection: the daemon went away only now.
       if (lostAt === undefined || now - askedAt > RETRY_MS) lostAt = now;
       if (now - lostAt >= patience) throw error;

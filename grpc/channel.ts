@@ -43,6 +43,28 @@ export function serviceOn<S extends ServiceDefinition>(
   return functions as ServiceClient<S>;
 }
 
+/**
+ * Waits until the peer takes the connection.
+ *
+ * @param timeout milliseconds
+ * @throws RpcError Unavailable when it has not by then
+ */
+export async function ready({ grpc, peer }: Wire, timeout: number): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const late = (cause?: Error) => reject(unavailable(`cannot connect to ${peer} in time`, cause));
+  // grpc-js goes by the time of day alone, which may be set back meanwhile.
+  const timer = setTimeout(late, timeout);
+  grpc.waitForReady(Date.now() + timeout, (error) => {
+    if (error === undefined) resolve();
+    else late(error);
+  });
+  try {
+    await promise;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 function functionFor(wire: Wire, path: string, method: MethodDefinition, headers: Headers): unknown {
   const { requestType, responseType, requestStream, responseStream } = method;
   const encode = (message: object) => bufferOf(requestType.encode(requestType.fromPartial(message)).finish());

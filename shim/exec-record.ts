@@ -14,9 +14,11 @@ const FORMAT = 1;
 const MOST_BYTES = 64 << 10;
 /** Milliseconds for which a deleted exec stays on record: a client may ask the next daemon once more for what it was not told. */
 const KEPT_MS = 60_000;
+const NANOSECONDS_A_MILLISECOND = 1_000_000n;
 
 interface Exec {
   readonly lines: string[];
+  /** By `performance.now()`. */
   deletedAt: number | undefined;
 }
 
@@ -57,10 +59,12 @@ export class ExecRecord {
 
   /** It is to be deleted, as from now; that may take a while. */
   deleted(exec: string): void {
-    const at = Date.now();
+    const at = performance.now();
     const known = this.#execs.get(exec);
     if (known !== undefined) known.deletedAt = at;
-    this.#write(exec, { step: 'deleted', at });
+    // By the clock that all processes share and nobody sets. Daemons before it went by the time of day.
+    const uptime = Number(process.hrtime.bigint() / NANOSECONDS_A_MILLISECOND);
+    this.#write(exec, { step: 'deleted', at: Date.now(), uptime });
   }
 
   #write(exec: string, step: object): void {
@@ -78,7 +82,7 @@ export class ExecRecord {
   }
 
   #compact(): void {
-    const now = Date.now();
+    const now = performance.now();
     for (const [exec, { deletedAt }] of this.#execs)
       if (deletedAt !== undefined && now - deletedAt > KEPT_MS) this.#execs.delete(exec);
     const temporary = `${this.#path}.new`;

@@ -9,7 +9,9 @@ import { unavailable } from '../../ttrpc/errors.ts';
 const PATIENCE = 500;
 
 interface Held {
+  /** For the message; what has passed since then the other clock tells. */
   readonly since: Date;
+  readonly begin: number;
   readonly released: Promise<void>;
 }
 
@@ -31,7 +33,7 @@ export class RefLocks {
     for (let held = this.#held.get(key); held !== undefined; held = this.#held.get(key)) {
       signal?.throwIfAborted();
       const left = end - performance.now();
-      if (left <= 0) throw locked(ref, held.since);
+      if (left <= 0) throw locked(ref, held);
       const over = new AbortController();
       const timer = delay(left, undefined, { signal: over.signal }).catch(() => undefined);
       await Promise.race([held.released, timer]);
@@ -42,7 +44,7 @@ export class RefLocks {
 
   #take(key: string): Disposable {
     const { promise, resolve } = Promise.withResolvers<void>();
-    const held = { since: new Date(), released: promise };
+    const held = { since: new Date(), begin: performance.now(), released: promise };
     this.#held.set(key, held);
     return {
       [Symbol.dispose]: () => {
@@ -54,7 +56,7 @@ export class RefLocks {
   }
 }
 
-function locked(ref: string, since: Date): Error {
-  const seconds = (Date.now() - since.getTime()) / 1000;
+function locked(ref: string, { since, begin }: Held): Error {
+  const seconds = Math.round(performance.now() - begin) / 1000;
   return unavailable(`ref ${ref} locked for ${seconds}s (since ${since.toISOString()}): unavailable`);
 }

@@ -72,7 +72,7 @@ export class Authorizer {
   /** What to send with a request for these scopes, as far as known. */
   headers(scopes: readonly string[]): Headers {
     const held = this.#held.get(keyOf(scopes));
-    return held !== undefined && held.until > Date.now() ? { authorization: held.header } : {};
+    return held !== undefined && held.until > performance.now() ? { authorization: held.header } : {};
   }
 
   /**
@@ -90,7 +90,7 @@ export class Authorizer {
     const key = keyOf(scopes);
     const held = this.#held.get(key);
     // Another request has been faster.
-    if (held !== undefined && held.header !== used && held.until > Date.now()) return;
+    if (held !== undefined && held.header !== used && held.until > performance.now()) return;
     if (this.#asking?.key !== key) {
       const promise = this.#ask(answer, scopes, signal).finally(() => (this.#asking = undefined));
       this.#asking = { key, answer: promise };
@@ -104,7 +104,7 @@ export class Authorizer {
     const challenges = raw.flatMap(parseChallenges);
     const credentials = await this.#find(raw, signal);
     const keep = (header: string, life = Infinity): void => {
-      this.#held.set(keyOf(scopes), { header, until: Date.now() + life });
+      this.#held.set(keyOf(scopes), { header, until: performance.now() + life });
     };
     if (credentials?.kind === 'header') return keep(credentials.value);
     const bearer = challenges.find(({ scheme }) => scheme === 'bearer');

@@ -54,8 +54,8 @@ export const defaultOptions: SchedulerOptions = {
 
 /** Milliseconds to the next collection after one that failed, beside the usual. */
 const AFTER_FAILURE = 1000;
-/** Of setTimeout. */
-const MAX_DELAY = 2 ** 31 - 1;
+/** Milliseconds until the time of day is looked at again: what expires goes by that, and it can be set. */
+const MAX_DELAY = 600_000;
 
 /** What collections have come to since the daemon has started. */
 export interface Statistics {
@@ -158,7 +158,7 @@ export class GcScheduler implements Collections {
     if (delay === undefined) return;
     this.#timer = setTimeout(
       () => {
-        // The time of a far-off expiry may not have come yet.
+        // The time of a far-off expiry may not have come yet, or the clock may have been set.
         if (delay > MAX_DELAY) this.#schedule();
         else this.#running = this.#run();
       },

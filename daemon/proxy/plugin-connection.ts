@@ -3,7 +3,7 @@
  * plugin, whatever has become of it. A plugin that is started again is found by the next call.
  */
 import { Client, credentials } from '@grpc/grpc-js';
-import { type Wire, serviceOn } from '../../grpc/channel.ts';
+import { type Wire, ready, serviceOn } from '../../grpc/channel.ts';
 import { HealthDefinition } from '../../proto/gen/grpc/health/v1.ts';
 import { Code, RpcError, isCode, messageOf, toRpcError } from '../../ttrpc/errors.ts';
 import type { CallOptions, ServiceClient, ServiceDefinition } from '../../ttrpc/service.ts';
@@ -138,11 +138,13 @@ export class PluginConnection {
     }
   }
 
-  #connects(): Promise<boolean> {
-    return new Promise((resolve) => {
-      const deadline = Date.now() + 2 * MAX_BACKOFF_MS;
-      this.#wire.grpc.waitForReady(deadline, (error) => resolve(error === undefined));
-    });
+  async #connects(): Promise<boolean> {
+    try {
+      await ready(this.#wire, 2 * MAX_BACKOFF_MS);
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   #failed(error: unknown): RpcError {

@@ -209,7 +209,9 @@ export class RestartMonitor implements AsyncDisposable {
     }
     if (occasion === 'interval') {
       // Whoever has made it may be about to make its task.
-      const isNew = age(record.createdAt) < this.#interval && !(PENDING in record.labels);
+      const since = age(record.createdAt);
+      // Made in the future: the clock has been set back, and says nothing.
+      const isNew = since >= 0 && since < this.#interval && !(PENDING in record.labels);
       if (observed.kind === 'absent' && isNew) return;
       if (backOff.hasStarted) return this.#wait(watch, backOff.next(performance.now()));
     }

@@ -6,8 +6,8 @@ interface Exec {
   exit: Exit | undefined;
   /** Subscribers know of its end. */
   told: boolean;
-  /** Milliseconds since the epoch at which its deletion began, as the shim has it on record. */
-  deletedAt: number | undefined;
+  /** Its deletion had begun before this daemon. */
+  departed: boolean;
 }
 
 /** One step of an exec, as shim/exec-record.ts writes it. */
@@ -18,13 +18,19 @@ interface Step {
   readonly pid?: number;
   readonly status?: number;
   readonly exitedAt?: string;
+  /** The time of day and the kernel's monotonic clock, in milliseconds; shims before have written the former only. */
   readonly at?: number;
+  readonly uptime?: number;
 }
 
 const FORMAT = 1;
 
 /** Milliseconds after a start for which a client can still ask for the exit of an exec whose deletion was cut off. */
 const DEPARTED_FOR_MS = 60_000;
+
+const NANOSECONDS_A_MILLISECOND = 1_000_000n;
+/** When this daemon was started, by the clock that all processes share and nobody sets. */
+const START = Number(process.hrtime.bigint() / NANOSECONDS_A_MILLISECOND) - performance.now();
 
 export class Execs {
   #execs = new Map<string, Exec>();
@@ -80,13 +86,12 @@ export class Execs {
  * @param record what its shim has written down
  */
 export function departedExit(record: string, id: string): Exit | undefined {
-  const start = performance.timeOrigin;
+  if (performance.now() > DEPARTED_FOR_MS) return undefined;
   const exec = read(record).get(id);
-  if (exec?.deletedAt === undefined || exec.deletedAt >= start) return undefined;
-  return Date.now() - start < DEPARTED_FOR_MS ? exec.exit : undefined;
+  return exec?.departed === true ? exec.exit : undefined;
 }
 
-const fresh = (): Exec => ({ pid: 0, exit: undefined, told: false, deletedAt: undefined });
+const fresh = (): Exec => ({ pid: 0, exit: undefined, told: false, departed: false });
 
 function read(record: string): Map<string, Exec> {
   const found = new Map<string, Exec>();
@@ -100,10 +105,13 @@ function read(record: string): Map<string, Exec> {
   return found;
 }
 
-function take(exec: Exec, { step, pid = 0, status = KILLED, exitedAt = '', at }: Step): void {
+function take(
+  exec: Exec,
+  { step, pid = 0, status = KILLED, exitedAt = '', at = Infinity, uptime }: Step,
+): void {
   if (step === 'started') exec.pid = pid;
   if (step === 'told') exec.told = true;
-  if (step === 'deleted') exec.deletedAt = at;
+  if (step === 'deleted') exec.departed = uptime === undefined ? at < performance.timeOrigin : uptime < START;
   const time = step === 'exited' ? parseTime(exitedAt) : undefined;
   if (time !== undefined) {
     exec.pid = pid;
