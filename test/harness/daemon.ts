@@ -238,13 +238,13 @@ export class Daemon implements AsyncDisposable {
   /** The command that starts this daemon, for tests that start a second one over the same directories. */
   commandLine(): string[] {
     const config = join(this.directory, 'config.toml');
-    writeFileSync(config, `version = 2\n${this.#plugins()}${this.#options.config ?? ''}`);
+    writeFileSync(config, `version = 2\n${this.#plugins()}${this.#options.config ?? ''}${this.#spawn()}`);
     const flags = ['--address', this.address, '--root', this.root, '--state', this.state, '--config', config];
     return [this.program, ...flags, '--log-level', process.env['TEST_LOG_LEVEL'] ?? 'info'];
   }
 
   #plugins(): string {
-    if (this.peer === 'moord') return this.#spawn();
+    if (this.peer === 'moord') return '';
     const unneeded = ['internal.v1.opt', 'tracing.processor.v1.otlp'].concat(
       this.#options.cri === true ? [] : ['grpc.v1.cri'],
       ['aufs', 'btrfs', 'zfs', 'devmapper'].map((name) => `snapshotter.v1.${name}`),
@@ -255,8 +255,10 @@ export class Daemon implements AsyncDisposable {
   /** `TEST_SHIM_SPAWN=exec` has all shims started afresh, but where a suite has a choice of its own. */
   #spawn(): string {
     const spawn = process.env['TEST_SHIM_SPAWN'];
-    if (spawn === undefined || this.#options.config?.includes('[shim]') === true) return '';
-    return `[shim]\nspawn = "${spawn}"\n`;
+    const isOurs = this.peer === 'moord';
+    if (!isOurs || spawn === undefined || this.#options.config?.includes('[shim]') === true) return '';
+    // At the end, where it changes no number of a line.
+    return `\n[shim]\nspawn = "${spawn}"\n`;
   }
 
   #mine(pid: number): boolean {
