@@ -23,6 +23,7 @@ import { GcScheduler, schedulerOptions } from './gc/scheduler.ts';
 import type { CallObserver } from './grpc/observer.ts';
 import { GrpcServer, type Service } from './grpc/server.ts';
 import { Health } from './health.ts';
+import { IdleMemory } from './idle-memory.ts';
 import { ImageStore } from './images/store.ts';
 import { LoadedPlugins, checkPluginNames, isDisabled } from './loaded-plugins.ts';
 import { DirectoryLock } from './lock.ts';
@@ -209,6 +210,7 @@ export class Daemon {
     collections.start();
     void tasks.prepare().catch((error: unknown) => log.error({ err: error }, 'not ready for a first task'));
     this.#keepContainers(core);
+    this.#opened.use(new IdleMemory());
     notify(log, 'READY=1', `MAINPID=${process.pid}`);
     const milliseconds = Math.round(performance.now() - begin);
     log.info({ address: config.grpc.address, pid: process.pid, version, milliseconds }, 'serving');

@@ -4,6 +4,7 @@
 
 NAPI_MODULE_INIT() {
   moor::define_process(env, exports);
+  moor::define_memory(env, exports);
   moor::define_descriptor(env, exports);
   moor::define_poll(env, exports);
   moor::define_socket(env, exports);

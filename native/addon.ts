@@ -11,6 +11,8 @@ interface Addon {
   getPid(): number;
   prctlName(name: string): void;
 
+  trimMemory(): boolean;
+
   setCloexec(fd: number, on: boolean): void;
   setNonblock(fd: number, on: boolean): void;
   pipe(): { read: number; write: number };

@@ -89,6 +89,7 @@ void define(napi_env env, napi_value exports, const char* name) {
 
 // One per source file: adds that file's functions to the addon's exports.
 void define_process(napi_env env, napi_value exports);
+void define_memory(napi_env env, napi_value exports);
 void define_descriptor(napi_env env, napi_value exports);
 void define_poll(napi_env env, napi_value exports);
 void define_socket(napi_env env, napi_value exports);

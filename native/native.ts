@@ -3,6 +3,7 @@
  * `code` (the errno's name), `errno` (negative, as in Node's own errors) and `syscall`.
  */
 export * from './process.ts';
+export * from './memory.ts';
 export * from './descriptor.ts';
 export * from './poll.ts';
 export * from './socket.ts';

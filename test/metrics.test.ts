@@ -10,6 +10,7 @@ import type { Ctr } from './harness/ctr.ts';
 import { Daemon, shimBinary } from './harness/daemon.ts';
 import { EventStream } from './harness/events.ts';
 import { suite } from './harness/peers.ts';
+import { freePort } from './harness/port.ts';
 import { processOf } from './harness/processes.ts';
 import { eventually, soon } from './harness/wait.ts';
 
@@ -74,16 +75,6 @@ suite('task metrics', {}, (rig) => {
     await rig.ctr.remove('starved');
   });
 });
-
-/** A port that nobody listens at. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
 
 group('the metrics endpoint', { timeout: 300_000 }, () => {
   let daemon: Daemon;

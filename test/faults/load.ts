@@ -1,85 +1,142 @@
 /** Many containers, at once and one after another: what they take, and what a daemon holds before and after. */
-import { ContainersDefinition, type Container } from '../../proto/gen/containerd/services/containers.ts';
-import { TasksDefinition } from '../../proto/gen/containerd/services/tasks.ts';
+import { readFileSync } from 'node:fs';
 import { Connection } from '../../client/connection.ts';
 import { Daemon } from '../harness/daemon.ts';
 import { expectNothingLeft, holdings } from '../harness/leftovers.ts';
-import { descriptors, privateMemory } from '../harness/processes.ts';
-
-/** What a daemon has of the machine. */
-export interface Weight {
-  readonly megabytes: number;
-  readonly descriptors: number;
-}
+import { freePort } from '../harness/port.ts';
+import { commandLine, processOf } from '../harness/processes.ts';
+import { eventually } from '../harness/wait.ts';
+import { Sailor } from './sailor.ts';
+import { type Weight, weigh, weighDaemon } from './weight.ts';
 
 export interface Load {
   /** Steps in their order, in milliseconds for all containers together. */
   readonly took: Readonly<Record<string, number>>;
-  readonly before: Weight;
-  /** While all were there; of cycles, after half of them. */
-  readonly amid: Weight;
-  readonly after: Weight;
+  /** In the order in which they were looked at. */
+  readonly weights: Readonly<Record<string, Weight>>;
 }
 
 /** Clients that are at work at once. */
 const CLIENTS = 4;
+/** How often cycles and execs are interrupted to look. */
+const LOOKS = 4;
+
+/** MiB that a daemon at rest may have more than before: what it does not find worthwhile to hand back, and what it has learnt. */
+const MORE = 16;
+/** It looks at itself every 10 s. */
+const RESTED = { within: 120_000 };
 
 /** Has so many containers run at once, and removes them. Fails when a call does, or when anything is left. */
 export function manyAtOnce(count: number): Promise<Load> {
-  return loaded(async (sailor, weigh, timed) => {
+  return loaded(async ({ sailor, look, timed }) => {
     const ids = Array.from({ length: count }, (_, index) => `c${index}`);
     await timed('start', () => each(ids, (id) => sailor.starts(id)));
-    const amid = weigh();
+    await look('amid');
     await timed('state', () => each(ids, (id) => sailor.isRunning(id)));
     await timed('end and delete', () => each(ids, (id) => sailor.ends(id)));
-    return amid;
   });
 }
 
-/** Runs so many containers one after another, by as many clients as there always are. Fails as `manyAtOnce` does. */
+/** Runs so many containers one after another, by as many clients as there always are. Fails as `manyAtOnce` does, and when memory is kept. */
 export function manyCycles(count: number): Promise<Load> {
-  return loaded(async (sailor, weigh, timed) => {
-    const half = Array.from({ length: Math.ceil(count / 2) }, (_, index) => `c${index}`);
-    const cycle = async (id: string) => {
-      await sailor.starts(id);
-      await sailor.ends(id);
-    };
-    await timed('first half', () => each(half, cycle));
-    const amid = weigh();
-    await timed('second half', () => each(half.slice(0, count - half.length), cycle));
-    return amid;
+  return loaded(async ({ sailor, look, timed, rests, templatePid }) => {
+    const template = await templatePid();
+    const lookAtTemplate = (label: string) => look(`the template ${label}`, template);
+    await lookAtTemplate('before');
+    await inParts(count, async (label, ids) => {
+      const cycle = async (id: string) => {
+        await sailor.starts(id);
+        await sailor.ends(id);
+      };
+      await timed(label, () => each(ids, cycle));
+      await look(`the daemon ${label}`);
+    });
+    await lookAtTemplate('after');
+    await rests();
   });
 }
 
-type Timed = (step: string, work: () => Promise<void>) => Promise<void>;
+/** Runs so many processes in one container. Fails as `manyCycles` does. */
+export function manyExecs(count: number): Promise<Load> {
+  return loaded(async ({ sailor, look, timed, rests, daemon, namespace }) => {
+    await sailor.starts('busy');
+    const init = Number(readFileSync(`${daemon.bundle(namespace, 'busy')}/init.pid`, 'utf8'));
+    const shim = processOf(init)?.parent ?? 0;
+    await look('the shim before', shim);
+    await inParts(count, async (label, ids) => {
+      await timed(label, () => each(ids, (id) => sailor.executes('busy', id)));
+      await look(`the shim ${label}`, shim);
+    });
+    await rests();
+    await look('the shim at rest', shim);
+    await sailor.ends('busy');
+  });
+}
 
-async function loaded(
-  work: (sailor: Sailor, weigh: () => Weight, timed: Timed) => Promise<Weight>,
-): Promise<Load> {
-  await using daemon = await Daemon.start('moord');
+interface Voyage {
+  readonly daemon: Daemon;
+  readonly namespace: string;
+  readonly sailor: Sailor;
+  /** Notes what the daemon holds, or the process with this pid. */
+  readonly look: (label: string, pid?: number) => Promise<void>;
+  readonly timed: (step: string, work: () => Promise<void>) => Promise<void>;
+  /** Waits until the daemon has handed back what it has taken. */
+  readonly rests: () => Promise<void>;
+  /** Once there is one. */
+  readonly templatePid: () => Promise<number>;
+}
+
+async function loaded(work: (voyage: Voyage) => Promise<void>): Promise<Load> {
+  const metrics = `127.0.0.1:${await freePort()}`;
+  await using daemon = await Daemon.start('moord', { config: `[metrics]\naddress = "${metrics}"\n` });
   const ctr = daemon.ctr();
+  const { namespace } = ctr;
   using connection = new Connection(daemon.address);
   await ctr.create('template', ['/bin/sleep', '1000']);
-  const sailor = await Sailor.like('template', connection, ctr.namespace);
+  const sailor = await Sailor.like('template', connection, namespace);
   // What is opened once.
   for (let round = 0; round < 10; round += 1) {
     await sailor.starts('first');
     await sailor.ends('first');
   }
-  const weigh = (): Weight => ({
-    megabytes: Math.round(privateMemory(daemon.pid) / (1 << 20)),
-    descriptors: descriptors(daemon.pid).length,
-  });
   const held = holdings(daemon);
-  const before = weigh();
   const took: Record<string, number> = {};
-  const amid = await work(sailor, weigh, async (step, all) => {
+  const weights: Record<string, Weight> = {};
+  const look = async (label: string, pid?: number) => {
+    weights[label] = await (pid === undefined ? weighDaemon(daemon.pid, metrics) : weigh(pid));
+  };
+  const timed = async (step: string, all: () => Promise<void>) => {
     const began = performance.now();
     await all();
     took[step] = Math.round(performance.now() - began);
-  });
+  };
+  const templatePid = () =>
+    eventually('there is a template', () =>
+      daemon.shims().find((pid) => commandLine(pid).endsWith(' template')),
+    );
+  await look('the daemon before');
+  const most = weights['the daemon before']!.private + MORE;
+  const rests = async () => {
+    await eventually('the daemon hands memory back', () => weigh(daemon.pid).private < most, RESTED);
+  };
+  await work({ daemon, namespace, sailor, look, timed, rests, templatePid });
   await expectNothingLeft(daemon, held, { within: 60_000 });
-  return { took, before, amid, after: weigh() };
+  await look('the daemon in the end');
+  return { took, weights };
+}
+
+/** Does it part by part, each with a label and names of its own. */
+async function inParts(
+  count: number,
+  work: (label: string, ids: readonly string[]) => Promise<void>,
+): Promise<void> {
+  for (let part = 0; part < LOOKS; part += 1) {
+    const [from, to] = [part, part + 1].map((end) => Math.round((count * end) / LOOKS)) as [number, number];
+    await work(
+      `to ${to}`,
+      Array.from({ length: to - from }, (_, index) => `c${from + index}`),
+    );
+  }
 }
 
 /** Does it for each, by several clients at once. */
@@ -89,61 +146,4 @@ async function each(ids: readonly string[], work: (id: string) => Promise<void>)
     for (let id = left.shift(); id !== undefined; id = left.shift()) await work(id);
   };
   await Promise.all(Array.from({ length: CLIENTS }, client));
-}
-
-/** Makes containers like one that it has seen. */
-class Sailor {
-  readonly #template: Container;
-  readonly #containers;
-  readonly #tasks;
-
-  private constructor(template: Container, connection: Connection, namespace: string) {
-    const headers = [['containerd-namespace', namespace]] as const;
-    this.#template = template;
-    this.#containers = connection.service(ContainersDefinition, headers);
-    this.#tasks = connection.service(TasksDefinition, headers);
-  }
-
-  static async like(id: string, connection: Connection, namespace: string): Promise<Sailor> {
-    const headers = [['containerd-namespace', namespace]] as const;
-    const { container } = await connection.service(ContainersDefinition, headers).get({ id });
-    if (container === undefined) throw new Error(`there is no container ${id}`);
-    return new Sailor(container, connection, namespace);
-  }
-
-  async starts(id: string): Promise<void> {
-    const spec = JSON.parse(Buffer.from(this.#template.spec?.value ?? []).toString()) as {
-      linux: { cgroupsPath: string };
-    };
-    spec.linux.cgroupsPath = spec.linux.cgroupsPath.replace(this.#template.id, id);
-    const typeUrl = this.#template.spec?.typeUrl ?? '';
-    const value = Buffer.from(JSON.stringify(spec));
-    await this.#containers.create({
-      container: {
-        ...this.#template,
-        id,
-        spec: { typeUrl, value },
-        createdAt: undefined,
-        updatedAt: undefined,
-      },
-    });
-    await this.#tasks.create({ containerId: id });
-    await this.#tasks.start({ containerId: id });
-  }
-
-  async isRunning(id: string): Promise<void> {
-    const { process } = await this.#tasks.get({ containerId: id });
-    if (process === undefined || process.pid === 0 || process.exitStatus !== 0)
-      throw new Error(`${id} does not run`);
-  }
-
-  async ends(id: string): Promise<void> {
-    const ended = this.#tasks.wait({ containerId: id });
-    await this.#tasks.kill({ containerId: id, signal: 9 });
-    const { exitStatus } = await ended;
-    const { exitStatus: told } = await this.#tasks.delete({ containerId: id });
-    await this.#containers.delete({ id });
-    if (exitStatus !== 137 || told !== 137)
-      throw new Error(`${id} was killed and ended with ${exitStatus}, ${told}`);
-  }
 }

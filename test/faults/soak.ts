@@ -4,11 +4,12 @@
  *   npm run soak -- --seed 7 --kills daemon=100 shim=50 template=30 runtime=20 --clients 4 --pause 30
  *   npm run soak -- --containers 200
  *   npm run soak -- --cycles 1000
+ *   npm run soak -- --execs 1000
  */
 import { parseArgs } from 'node:util';
 import Table from 'cli-table3';
 import { type Target, TARGETS } from './killer.ts';
-import { type Load, manyAtOnce, manyCycles } from './load.ts';
+import { type Load, manyAtOnce, manyCycles, manyExecs } from './load.ts';
 import { type Report, storm } from './storm.ts';
 
 const { values, positionals } = parseArgs({
@@ -19,12 +20,15 @@ const { values, positionals } = parseArgs({
     pause: { type: 'string', default: '30' },
     containers: { type: 'string' },
     cycles: { type: 'string' },
+    execs: { type: 'string' },
   },
   allowPositionals: true,
 });
-if (values.containers !== undefined) printLoad(await manyAtOnce(Number(values.containers)));
-if (values.cycles !== undefined) printLoad(await manyCycles(Number(values.cycles)));
-if (values.containers === undefined && values.cycles === undefined) {
+const { containers, cycles, execs } = values;
+if (containers !== undefined) printLoad(await manyAtOnce(Number(containers)));
+if (cycles !== undefined) printLoad(await manyCycles(Number(cycles)));
+if (execs !== undefined) printLoad(await manyExecs(Number(execs)));
+if (containers === undefined && cycles === undefined && execs === undefined) {
   printStorm(
     await storm({
       seed: Number(values.seed),
@@ -63,10 +67,13 @@ function printStorm({ done, returns, processes, events, ...findings }: Report): 
     for (const one of found) process.stdout.write(`${what}: ${one}\n`);
 }
 
-function printLoad({ took, ...weights }: Load): void {
-  const table = new Table({ head: ['', ''] });
-  for (const [step, milliseconds] of Object.entries(took)) table.push([step, `${milliseconds} ms`]);
-  for (const [when, { megabytes, descriptors }] of Object.entries(weights))
-    table.push([`the daemon ${when}`, `${megabytes} MiB, ${descriptors} descriptors`]);
-  process.stdout.write(`${table.toString()}\nnothing left\n`);
+function printLoad({ took, weights }: Load): void {
+  const times = new Table({ head: ['', 'ms'] });
+  for (const [step, milliseconds] of Object.entries(took)) times.push([step, milliseconds]);
+  const held = new Table({ head: ['', 'resident', 'private', 'heap', 'descriptors', 'threads'] });
+  for (const [who, weight] of Object.entries(weights)) {
+    const { resident, private: own, heap = '', descriptors, threads } = weight;
+    held.push([who, resident, own, heap, descriptors, threads]);
+  }
+  process.stdout.write(`${times.toString()}\n${held.toString()}\nnothing left\n`);
 }
