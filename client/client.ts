@@ -21,7 +21,8 @@ import { Connection, DEFAULT_ADDRESS } from './connection.ts';
 import { Content } from './content.ts';
 import { Containers } from './container.ts';
 import { Diffs } from './diff.ts';
-import { type Event, subscribe } from './events.ts';
+import { type Event, eventOf, subscribe } from './events.ts';
+import { type FollowOptions, follow } from './follow.ts';
 import { Images } from './images.ts';
 import { Kubernetes } from './kubernetes.ts';
 import { Leases } from './lease.ts';
@@ -158,6 +159,16 @@ export class Client implements Disposable {
    */
   events(filters: readonly string[] = [], options?: CallOptions): AsyncIterable<Event> {
     return subscribe(this.#connection, this.#headers, filters, options);
+  }
+
+  /**
+   * Subscribes as `events` does, and again whenever the daemon was killed or restarted: no event is missed, and none comes twice.
+   *
+   * @param filters no other subscription of this process has the same
+   */
+  async *follow(filters: readonly string[] = [], options?: FollowOptions): AsyncGenerator<Event> {
+    for await (const envelope of follow(this.#connection, this.#headers, filters, options))
+      yield eventOf(envelope);
   }
 
   /**

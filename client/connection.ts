@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { Client as GrpcClient, credentials } from '@grpc/grpc-js';
 import { abortion } from '../ttrpc/deadline.ts';
 import { type Headers, ready, serviceOn, type Wire } from '../grpc/channel.ts';
+import { Line } from '../grpc/feed.ts';
 import type { ServiceClient, ServiceDefinition } from '../ttrpc/service.ts';
 
 /** Where Moor's daemon listens unless it is told otherwise. */
@@ -37,7 +38,7 @@ export class Connection {
       // Connections to the same address are not shared, so that closing one closes it.
       'grpc.use_local_subchannel_pool': 1,
     });
-    this.#wire = { grpc, peer: this.address };
+    this.#wire = { grpc, line: new Line(this.address, MAX_MESSAGE_BYTES), peer: this.address };
   }
 
   /** The functions that call a service of this daemon, each call with these headers. They fail with RpcErrors only. */
@@ -59,6 +60,7 @@ export class Connection {
   /** Ends the connection. Calls that wait fail. */
   close(): void {
     this.#wire.grpc.close();
+    this.#wire.line.close();
   }
 
   [Symbol.dispose](): void {

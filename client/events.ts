@@ -98,7 +98,8 @@ async function* iterate(
   }
 }
 
-function eventOf(envelope: Envelope): Event {
+/** An envelope with its event decoded. */
+export function eventOf(envelope: Envelope): Event {
   const { namespace, topic, event, timestamp } = envelope;
   const base = { namespace, timestamp: dateOf(timestamp), envelope };
   return { ...base, topic, message: decoded(topic, event) } as Event;

@@ -12,6 +12,7 @@ import {
 } from '@grpc/grpc-js';
 import { abortion, overBeforeStart } from '../ttrpc/deadline.ts';
 import { deadlineExceeded, internal, messageOf, RpcError, toRpcError, unavailable } from '../ttrpc/errors.ts';
+import type { Line } from './feed.ts';
 import type {
   CallOptions,
   MessageType,
@@ -26,6 +27,8 @@ export type Headers = Iterable<readonly [key: string, value: string]>;
 /** What all calls on one connection have in common. */
 export interface Wire {
   readonly grpc: Client;
+  /** For calls that are answered by a stream. */
+  readonly line: Line;
   /** How the peer is called in messages about the connection. */
   readonly peer: string;
 }
@@ -73,6 +76,13 @@ function functionFor(wire: Wire, path: string, method: MethodDefinition, headers
     return (request: object, options?: CallOptions) =>
       unary(wire, path, encode, decode, request, headers, options);
   }
+  if (!requestStream) {
+    return (request: object, options?: CallOptions) => {
+      const over = overBeforeStart(options);
+      if (over !== undefined) throw over;
+      return decoded(wire.line.open(path, encode(request), headers, options), decode);
+    };
+  }
   // On the wire a stream in one direction is a stream in both that carries one message the other way.
   const open = (request: object, options?: CallOptions) => {
     const over = overBeforeStart(options);
@@ -81,8 +91,7 @@ function functionFor(wire: Wire, path: string, method: MethodDefinition, headers
     const call = whileOpen(wire, () =>
       wire.grpc.makeBidiStreamRequest(path, encode, decode, metadata, grpcOptions(options)),
     );
-    const requests = requestStream ? (request as AsyncIterable<object>) : once(request);
-    return new Responses(wire, call, requests, options);
+    return new Responses(wire, call, request as AsyncIterable<object>, options);
   };
   if (responseStream) return open;
   return async (request: object, options?: CallOptions) => single(open(request, options), path);
@@ -194,8 +203,11 @@ async function single(responses: AsyncIterable<object>, path: string): Promise<o
   throw internal(`${path} ended without an answer`);
 }
 
-async function* once(request: object): AsyncGenerator<object> {
-  yield request;
+async function* decoded(
+  messages: AsyncIterable<Buffer>,
+  decode: (bytes: Buffer) => object,
+): AsyncGenerator<object> {
+  for await (const message of messages) yield decode(message);
 }
 
 function metadataOf(headers: Headers, options: CallOptions | undefined): Metadata {

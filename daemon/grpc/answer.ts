@@ -1,7 +1,7 @@
 /** What goes back to a caller: headers, messages, and at the end a status in trailers. */
 import { type ServerHttp2Stream, constants } from 'node:http2';
 import { Code, resourceExhausted } from '../../ttrpc/errors.ts';
-import { frameHeader, HEADER_BYTES } from './frame.ts';
+import { frameHeader, HEADER_BYTES } from '../../grpc/frame.ts';
 import type { Status } from './status.ts';
 
 const HEADERS = { ':status': 200, 'content-type': 'application/grpc' } as const;

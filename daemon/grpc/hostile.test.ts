@@ -6,7 +6,7 @@ import { connect, type Socket } from 'node:net';
 import { test, type TestContext } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { Code } from '../../ttrpc/errors.ts';
-import { frameHeader } from './frame.ts';
+import { frameHeader } from '../../grpc/frame.ts';
 import { rawCall, serve, type Served } from './fixture.test.ts';
 
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');

@@ -6,7 +6,7 @@ import { Code, cancelled, invalidArgument, messageOf, unimplemented } from '../.
 import type { CallContext, MethodDefinition } from '../../ttrpc/service.ts';
 import { Answer } from './answer.ts';
 import { OpenCall, type OpenCalls } from './call.ts';
-import { FrameReader } from './frame.ts';
+import { FrameReader } from '../../grpc/frame.ts';
 import { Interruptible } from './interruptible.ts';
 import type { CallObserver, ObservedCall } from './observer.ts';
 import { statusOf } from './status.ts';

@@ -4,6 +4,7 @@
  */
 import { Client, credentials } from '@grpc/grpc-js';
 import { type Wire, ready, serviceOn } from '../../grpc/channel.ts';
+import { Line } from '../../grpc/feed.ts';
 import { HealthDefinition } from '../../proto/gen/grpc/health/v1.ts';
 import { Code, RpcError, isCode, messageOf, toRpcError } from '../../ttrpc/errors.ts';
 import type { CallOptions, ServiceClient, ServiceDefinition } from '../../ttrpc/service.ts';
@@ -49,7 +50,7 @@ export class PluginConnection {
       'grpc.service_config_disable_resolution': 1,
       'grpc.use_local_subchannel_pool': 1,
     });
-    this.#wire = { grpc, peer: address };
+    this.#wire = { grpc, line: new Line(address, MAX_MESSAGE_BYTES), peer: address };
   }
 
   /** Why the plugin could not be reached when it was last needed; undefined when it could. */
@@ -101,6 +102,7 @@ export class PluginConnection {
   close(): void {
     this.#closed.abort();
     this.#wire.grpc.close();
+    this.#wire.line.close();
   }
 
   async #check(timeout: number): Promise<void> {

@@ -112,7 +112,7 @@ suite('a call that was cut off', { peers: ['moord'], env: { MOOR_FAILPOINTS: fai
     await ctr.ok('containers', 'rm', containerId);
   });
 
-  for (const point of ['event-recorded', 'event-told']) {
+  for (const point of ['event-recorded', 'event-told', 'event-passed-on']) {
     it(`the news of an end at ${point}: a subscriber that is back hears of it once`, async () => {
       const { ctr, daemon } = rig;
       using events = EventStream.follow(daemon, ctr.namespace);

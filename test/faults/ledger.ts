@@ -40,6 +40,8 @@ export interface Findings {
   readonly codesWrong: string[];
   readonly eventsLost: string[];
   readonly eventsDoubled: string[];
+  /** Doubled for a subscriber who does not leave out what is told again, as he could (`docs/decisions/0011-events-exactly-once.md`). */
+  readonly eventsRepeated: string[];
   readonly eventsOutOfOrder: string[];
 }
 
@@ -61,19 +63,24 @@ export class Ledger {
     return life;
   }
 
-  /** @param watchers what each subscriber saw, in order */
-  judge(watchers: ReadonlyMap<string, readonly Envelope[]>): Findings {
+  /**
+   * @param watchers what each subscriber saw, in order
+   * @param plain those of them that take what comes as it comes
+   */
+  judge(watchers: ReadonlyMap<string, readonly Envelope[]>, plain: ReadonlySet<string>): Findings {
     const findings: Findings = {
       codesMissing: [],
       codesWrong: [],
       eventsLost: [],
       eventsDoubled: [],
+      eventsRepeated: [],
       eventsOutOfOrder: [],
     };
     for (const life of this.lives) this.#judgeCodes(life, findings);
     for (const [watcher, envelopes] of watchers) {
       const seen = sorted(envelopes);
-      for (const life of this.lives) this.#judgeEvents(life, watcher, seen.get(life.name) ?? [], findings);
+      const own = plain.has(watcher) ? { ...findings, eventsDoubled: findings.eventsRepeated } : findings;
+      for (const life of this.lives) this.#judgeEvents(life, watcher, seen.get(life.name) ?? [], own);
     }
     return findings;
   }

@@ -56,6 +56,12 @@ export async function storm({ seed, kills, clients, pause, progress }: StormOpti
       filters: [`namespace==${namespace},topic~="^/tasks/"`],
       pause: 700,
     }),
+    plain: new Watcher({
+      address: daemon.address,
+      filters: [`namespace==${namespace},topic~="^/tasks/[a-z-]+$"`],
+      pause: 10,
+      plain: true,
+    }),
   };
   const before = await rested(daemon, sea);
   const choices = choicesOf(seed);
@@ -84,7 +90,7 @@ export async function storm({ seed, kills, clients, pause, progress }: StormOpti
   for (const watcher of Object.values(watchers)) await watcher.close();
   const seen = new Map(Object.entries(watchers).map(([name, watcher]) => [name, watcher.seen]));
   return {
-    ...ledger.judge(seen),
+    ...ledger.judge(seen, new Set(['plain'])),
     done: killer.done,
     returns: killer.returns,
     processes: ledger.lives.length,

@@ -1,6 +1,7 @@
 /** A subscriber that was there before the daemon, loses it again and again, and comes back each time. */
-import { setTimeout as delay } from 'node:timers/promises';
 import { Connection } from '../../client/connection.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { follow } from '../../client/follow.ts';
 import { type Envelope, EventsDefinition } from '../../proto/gen/containerd/services/events.ts';
 import { eventually } from '../harness/wait.ts';
 
@@ -10,6 +11,8 @@ export interface WatcherOptions {
   readonly filters: readonly string[];
   /** Milliseconds from the loss of the daemon to the first attempt to reach it again. */
   readonly pause: number;
+  /** Takes what comes as it comes: also what is told again. */
+  readonly plain?: boolean;
 }
 
 export class Watcher {
@@ -31,18 +34,30 @@ export class Watcher {
     await this.#done;
   }
 
-  async #watch({ address, filters, pause }: WatcherOptions): Promise<void> {
+  async #watch({ address, filters, pause, plain = false }: WatcherOptions): Promise<void> {
     const { signal } = this.#over;
     using connection = new Connection(address);
-    const { subscribe } = connection.service(EventsDefinition);
-    while (!signal.aborted) {
-      try {
-        for await (const envelope of subscribe({ filters: [...filters] }, { signal }))
-          this.seen.push(envelope);
-      } catch {
-        // The daemon is away, or this is over.
-      }
-      if (!signal.aborted) await delay(pause, undefined, { signal }).catch(() => undefined);
+    const events = plain
+      ? subscriptions(connection, filters, pause, signal)
+      : follow(connection, [], filters, { signal, pause });
+    for await (const envelope of events) this.seen.push(envelope);
+  }
+}
+
+/** What a client of containerd's API sees that subscribes again and again. */
+async function* subscriptions(
+  connection: Connection,
+  filters: readonly string[],
+  pause: number,
+  signal: AbortSignal,
+): AsyncGenerator<Envelope> {
+  const { subscribe } = connection.service(EventsDefinition);
+  while (!signal.aborted) {
+    try {
+      yield* subscribe({ filters: [...filters] }, { signal });
+    } catch {
+      // The daemon is away, or this is over.
     }
+    await delay(pause, undefined, { signal }).catch(() => undefined);
   }
 }

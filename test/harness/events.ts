@@ -1,12 +1,11 @@
 /** What a subscriber sees: a `ctr events`, or a client that has been there for longer than the daemon. */
-import { type ServiceError, status } from '@grpc/grpc-js';
-import { setTimeout as delay } from 'node:timers/promises';
 import { createInterface } from 'node:readline';
+import { Connection } from '../../client/connection.ts';
+import { follow } from '../../client/follow.ts';
 import * as containers from '../../proto/gen/containerd/events/container.ts';
 import * as tasks from '../../proto/gen/containerd/events/task.ts';
-import { type Envelope, EventsDefinition } from '../../proto/gen/containerd/services/events.ts';
+import type { Envelope } from '../../proto/gen/containerd/services/events.ts';
 import type { Ctr } from './ctr.ts';
-import type { Connection } from './rpc.ts';
 import { eventually, type Bound } from './wait.ts';
 
 export interface SeenEvent {
@@ -15,9 +14,6 @@ export interface SeenEvent {
   /** The event's fields, named as in its contract. */
   readonly body: Readonly<Record<string, unknown>>;
 }
-
-/** Pauses between attempts to reach a daemon that is away, in milliseconds. */
-const AWAY = 50;
 
 /** A running subscription. It sees the events of every namespace; `of` picks those of one container. */
 export class EventStream implements Disposable {
@@ -33,11 +29,11 @@ export class EventStream implements Disposable {
    * Subscribes from this process without waiting until the subscription stands, and anew whenever the daemon is back, which then tells what
    * was missed. Only events about containers and tasks have a body.
    */
-  static follow(daemon: { connect(): Connection }, namespace: string): EventStream {
+  static follow({ address }: { readonly address: string }, namespace: string): EventStream {
     const stream = new EventStream(namespace);
     const over = new AbortController();
     stream.#stop = () => over.abort();
-    void stream.#follow(daemon, over.signal);
+    void stream.#follow(address, over.signal);
     return stream;
   }
 
@@ -83,18 +79,9 @@ export class EventStream implements Disposable {
     this.#stop();
   }
 
-  async #follow(daemon: { connect(): Connection }, signal: AbortSignal): Promise<void> {
-    using connection = daemon.connect();
-    const { subscribe } = connection.service(EventsDefinition);
-    while (!signal.aborted) {
-      try {
-        for await (const envelope of subscribe({ filters: [] }, { signal })) this.seen.push(seen(envelope));
-      } catch (error) {
-        if (signal.aborted) return;
-        if ((error as Partial<ServiceError>).code !== status.UNAVAILABLE) throw error;
-      }
-      await delay(AWAY, undefined, { signal }).catch(() => undefined);
-    }
+  async #follow(address: string, signal: AbortSignal): Promise<void> {
+    using connection = new Connection(address);
+    for await (const envelope of follow(connection, [], [], { signal })) this.seen.push(seen(envelope));
   }
 }
 

@@ -1,5 +1,5 @@
 /** Messages on a stream of bytes: a byte for compression, four for the length, the message (gRPC over HTTP2, "Length-Prefixed-Message"). */
-import { invalidArgument, resourceExhausted, unimplemented } from '../../ttrpc/errors.ts';
+import { invalidArgument, resourceExhausted, unimplemented } from '../ttrpc/errors.ts';
 
 export const HEADER_BYTES = 5;
 

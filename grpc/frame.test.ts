@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Code } from '../../ttrpc/errors.ts';
+import { Code } from '../ttrpc/errors.ts';
 import { FrameReader, frameHeader } from './frame.ts';
 
 const framed = (...messages: string[]): Buffer =>
