@@ -49,6 +49,9 @@ import { version } from './version.ts';
 /** Below are standard input, output and error, which the shim template shares. */
 const FIRST_PRIVATE_FD = 3;
 
+/** Milliseconds that those who have waited for a daemon have for their first calls before it goes on with what is not for them. */
+const HEAD_START_MS = 30;
+
 export class Daemon {
   readonly #config: Config;
   readonly #log: Logger;
@@ -208,8 +211,7 @@ export class Daemon {
     await this.#serveClients(new LoadedPlugins(core, log), metrics);
     exchange.serve();
     collections.start();
-    void tasks.prepare().catch((error: unknown) => log.error({ err: error }, 'not ready for a first task'));
-    this.#keepContainers(core);
+    this.#goOnLater(core);
     this.#opened.use(new IdleMemory());
     notify(log, 'READY=1', `MAINPID=${process.pid}`);
     const milliseconds = Math.round(performance.now() - begin);
@@ -220,6 +222,17 @@ export class Daemon {
     mkdirSync(directory, { recursive: true, mode: 0o711 });
     const lock = new DirectoryLock(directory);
     this.#opened.defer(() => lock.release());
+  }
+
+  /** What no client waits for. */
+  #goOnLater(core: Core): void {
+    const timer = setTimeout(() => {
+      this.#keepContainers(core);
+      core.tasks
+        .prepare()
+        .catch((error: unknown) => this.#log.error({ err: error }, 'not ready for a first task'));
+    }, HEAD_START_MS);
+    this.#opened.defer(() => clearTimeout(timer));
   }
 
   /** Keeps running what is to be kept running. */

@@ -33,7 +33,8 @@ export interface Entry {
 export class Journal {
   readonly #directory: string;
   readonly #log: Logger;
-  readonly #published = new Set<string>();
+  /** What makes the latest events known again; put together when the first is published. */
+  #published: Set<string> | undefined;
   #segments: number[];
   #fd: number | undefined;
   #length = 0;
@@ -50,13 +51,7 @@ export class Journal {
       .map(Number)
       .sort((one, other) => one - other);
     this.#last = (this.#segments[0] ?? 1) - 1;
-    // The last of them may have been begun by a daemon that was killed before it published much.
-    for (const first of this.#segments.slice(-2)) {
-      for (const { sequence, envelope } of this.#read(first)) {
-        this.#last = sequence;
-        this.#remember(identityOf(envelope));
-      }
-    }
+    for (const first of this.#latest) for (const { sequence } of this.#records(first)) this.#last = sequence;
   }
 
   /** The number of the last event; 0 before the first. */
@@ -66,7 +61,7 @@ export class Journal {
 
   /** Whether the event has been published before, by this daemon or the one before it. */
   has(envelope: Envelope): boolean {
-    return this.#published.has(identityOf(envelope));
+    return this.#identities().has(identityOf(envelope));
   }
 
   /** Takes an event down, and returns its number. A disk that is full costs those who come back this event, and nobody else. */
@@ -101,11 +96,27 @@ export class Journal {
     this.#closeSegment();
   }
 
+  /** Of the segments, those that what is remembered is in. The last may have been begun by a daemon that was killed soon after. */
+  get #latest(): readonly number[] {
+    return this.#segments.slice(-2);
+  }
+
+  /** The journal of the daemon before is read for them, which a start does not wait for. */
+  #identities(): Set<string> {
+    if (this.#published === undefined) {
+      this.#published = new Set();
+      for (const first of this.#latest)
+        for (const { envelope } of this.#read(first)) this.#remember(identityOf(envelope));
+    }
+    return this.#published;
+  }
+
   #remember(identity: string): void {
-    this.#published.add(identity);
-    if (this.#published.size <= REMEMBERED) return;
-    const [oldest] = this.#published;
-    this.#published.delete(oldest!);
+    const identities = this.#identities();
+    identities.add(identity);
+    if (identities.size <= REMEMBERED) return;
+    const [oldest] = identities;
+    identities.delete(oldest!);
   }
 
   #write(record: Buffer): void {
@@ -130,13 +141,26 @@ export class Journal {
     this.#fd = undefined;
   }
 
-  /** What is whole in a segment: the daemon may have been killed, or the disk been full, within the last record. */
   *#read(first: number): Generator<Entry> {
+    for (const { sequence, bytes } of this.#records(first)) {
+      let envelope: Envelope;
+      try {
+        envelope = Envelope.decode(bytes);
+      } catch (error) {
+        this.#unreadable(error);
+        return;
+      }
+      yield { sequence, envelope };
+    }
+  }
+
+  /** What is whole in a segment: the daemon may have been killed, or the disk been full, within the last record. */
+  *#records(first: number): Generator<{ sequence: number; bytes: Buffer }> {
     let bytes: Buffer;
     try {
       bytes = readFileSync(join(this.#directory, String(first)));
     } catch (error) {
-      this.#log.warn({ error: messageOf(error) }, 'some of the latest events cannot be read');
+      this.#unreadable(error);
       return;
     }
     if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) return;
@@ -145,8 +169,12 @@ export class Journal {
       const begin = at + LENGTH_BYTES;
       const end = begin + bytes.readUInt32BE(at);
       if (end > bytes.length) return;
-      yield { sequence, envelope: Envelope.decode(bytes.subarray(begin, end)) };
+      yield { sequence, bytes: bytes.subarray(begin, end) };
       at = end;
     }
+  }
+
+  #unreadable(error: unknown): void {
+    this.#log.warn({ error: messageOf(error) }, 'some of the latest events cannot be read');
   }
 }

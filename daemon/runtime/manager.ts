@@ -71,9 +71,6 @@ export interface RecoverySummary extends Record<Found, number> {
 /** Clean-ups start a program or two each. */
 const CLEAN_UPS_AT_ONCE = 8;
 
-/** Milliseconds that clients have for a first call before the daemon goes on with what is not for them. */
-const HEAD_START_MS = 30;
-
 /** A shim that is woken takes some milliseconds; clients that come right after a start want the processors as well. */
 const MEETINGS_AT_ONCE = 4;
 /** Milliseconds after which shims that are slow to answer hold up nothing else. */
@@ -256,9 +253,6 @@ export class TaskManager {
    * containers are, and gets ready for the first task.
    */
   async prepare(): Promise<void> {
-    // Whoever waits for a daemon asks it at once.
-    await sleep(HEAD_START_MS, undefined, { ref: false });
-    if (this.#closed) return;
     await this.#endLostShims();
     const turns = new Turnstile(MEETINGS_AT_ONCE);
     const goOn = () => !this.#closed;
