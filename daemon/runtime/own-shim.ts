@@ -110,6 +110,10 @@ export class OwnShim implements Launcher {
       const pid = await this.#spawn(bundle, socket);
       this.started.exec += 1;
       return { bootstrap, pid };
+    } catch (error) {
+      // Nobody has been started who would take it away.
+      rmSync(address, { force: true });
+      throw error;
     } finally {
       closeSync(socket);
     }
