@@ -10,7 +10,7 @@ import type { OomWatch } from './cgroup/oom.ts';
 import { event } from './events.ts';
 import { ExecProcess } from './exec.ts';
 import { ExecRecord } from './exec-record.ts';
-import { writeExitRecord } from './exit-record.ts';
+import { type ExitRecord, writeExitRecord } from './exit-record.ts';
 import { reached } from './failpoint.ts';
 import { InitProcess } from './init.ts';
 import type { Log } from './log.ts';
@@ -37,6 +37,8 @@ export interface Surroundings {
 
 /** How long the exit of the init waits for those of the execs, which end with it. */
 const EXECS_TIMEOUT_MS = 10_000;
+/** Milliseconds until what could not be written down is tried again. */
+const RECORD_PAUSE_MS = 1000;
 
 /** The one container of a shim, from its creation to its deletion. */
 export class Container {
@@ -54,6 +56,7 @@ export class Container {
   #oom: OomWatch | undefined;
   /** Resolves when the exit of the init has been queued for the daemon. */
   #exitTold: Promise<void> | undefined;
+  #recording: NodeJS.Timeout | undefined;
   #execCount = 0;
 
   private constructor(request: CreateTaskRequest, surroundings: Surroundings) {
@@ -295,7 +298,7 @@ export class Container {
 
   async #initExited(exit: Exit): Promise<void> {
     const { log, publisher } = this.#surroundings;
-    writeExitRecord(this.bundle, { exit, published: false });
+    this.#recordExit({ exit, published: false });
     try {
       reached('exit-recorded');
       if (!this.#spec.ownPidNamespace) await this.#cgroup?.kill();
@@ -309,7 +312,7 @@ export class Container {
     this.init.tell(exit);
     await this.init.startsAnswered;
     const acknowledged = publisher.publish(event.exited(this.id, this.id, exit));
-    void acknowledged.then(() => this.#recordPublished(exit));
+    void acknowledged.then(() => this.#recordExit({ exit, published: true }));
     // Behind the news, which a client waits for: starting a process takes a millisecond or two of this one.
     setImmediate(() => this.init.release());
   }
@@ -326,12 +329,17 @@ export class Container {
     clearTimeout(timer);
   }
 
-  #recordPublished(exit: Exit): void {
+  /** For those who come after this shim. Whoever asks this one is told even where there is no room to write it down. */
+  #recordExit(record: ExitRecord): void {
+    clearTimeout(this.#recording);
+    this.#recording = undefined;
     try {
-      writeExitRecord(this.bundle, { exit, published: true });
+      writeExitRecord(this.bundle, record);
     } catch (error) {
       // The bundle goes when the container is deleted.
-      this.#surroundings.log.debug('the exit record is gone', { error });
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+      this.#surroundings.log.warn('the exit cannot be written down yet', { error });
+      this.#recording = setTimeout(() => this.#recordExit(record), RECORD_PAUSE_MS).unref();
     }
   }
 

@@ -1,4 +1,5 @@
 /** How a container's first process ended, and how that is written down. */
+import type { Logger } from 'pino';
 import type { Timestamp } from '../../proto/gen/google/protobuf/timestamp.ts';
 import { refuseNewer } from './format.ts';
 
@@ -62,4 +63,13 @@ export function parseExit(text: string, path: string): ExitRecord | undefined {
 
 function isU32(value: unknown): value is number {
   return Number.isInteger(value) && (value as number) >= 0 && (value as number) < 2 ** 32;
+}
+
+/** Writes an exit down. Without room on the disk it is known, and told, all the same. */
+export function record(log: Logger, write: () => void): void {
+  try {
+    write();
+  } catch (error) {
+    log.warn({ err: error }, 'an exit cannot be written down');
+  }
 }

@@ -22,7 +22,7 @@ import type { Bundle } from './bundle.ts';
 import { cleanUpAfterShim, stopShim } from './cleanup.ts';
 import { deleteContainer } from './deletion.ts';
 import { departedExit, Execs } from './execs.ts';
-import { type Exit, type ExitRecord, KILLED } from './exit.ts';
+import { type Exit, type ExitRecord, KILLED, record } from './exit.ts';
 import { asAnswer, type KnownState } from './known-state.ts';
 import { reached } from '../failpoint.ts';
 import type { Launcher } from './launcher.ts';
@@ -154,7 +154,7 @@ export class Task {
   /** The first process has ended, and subscribers have been told. */
   exited(exit: Exit): void {
     this.#ended({ ...exit, published: true });
-    if (!this.launcher.own) this.bundle.writeExit({ ...exit, published: true });
+    if (!this.launcher.own) record(this.log, () => this.bundle.writeExit({ ...exit, published: true }));
   }
 
   execExited(execId: string, exit: Exit): void {
@@ -179,7 +179,7 @@ export class Task {
       await this.#publish(EXIT_TOPIC, exitNotice(this.id, id, this.#execExit(id, exit)));
     await this.announceExit(exit);
     const published = { ...exit, published: true };
-    this.bundle.writeDead(published);
+    record(this.log, () => this.bundle.writeDead(published));
     return published;
   }
 
@@ -189,24 +189,17 @@ export class Task {
    */
   async bury(bootstrap: Bootstrap | undefined): Promise<void> {
     const { cleanUps } = this.#surroundings;
-    let exit: ExitRecord = this.#exit ?? {
-      pid: this.pid,
-      status: KILLED,
-      exitedAt: timestampNow(),
-      published: false,
-    };
+    let exit: ExitRecord = this.#exit ?? { ...this.#killed(), published: false };
     try {
       const { bundle, launcher, log } = this;
       const cleanUp = () => cleanUps.pass(() => cleanUpAfterShim(bundle, launcher, bootstrap, log));
       const found = await whenPossible('the clean-up after a dead shim', cleanUp, { log });
-      exit = this.#exit ?? found;
-      this.bundle.writeDead(exit);
+      const end = this.#exit ?? found;
+      record(log, () => bundle.writeDead(end));
       reached('dead-shim-recorded');
-      exit = await this.announceDeath(exit);
-      this.log.warn(
-        { status: exit.status, pid: exit.pid },
-        'the shim is gone; its container has been removed',
-      );
+      exit = await this.announceDeath(end);
+      const { status, pid } = exit;
+      this.log.warn({ status, pid }, 'the shim is gone; its container has been removed');
     } catch (error) {
       this.log.error({ err: error }, 'the clean-up after a dead shim is incomplete');
     }
@@ -390,7 +383,7 @@ export class Task {
     if (life.kind === 'dead' && !this.#departed) {
       await this.#publish(DELETE_TOPIC, deleteNotice(this.id, life.exit));
     }
-    this.#link.deleted(exit ?? { pid: this.pid, status: KILLED, exitedAt: timestampNow() });
+    this.#link.deleted(exit ?? this.#killed());
     try {
       if (life.kind === 'live') await stopShim(this, life.shim);
     } finally {
@@ -427,6 +420,10 @@ export class Task {
       throw failedPrecondition(`task ${this.id} has stopped: its shim is gone: failed precondition`);
     };
     return this.#link.ask({ action, call, whenDead, signal, repeat: false });
+  }
+
+  #killed(): Exit {
+    return { pid: this.pid, status: KILLED, exitedAt: timestampNow() };
   }
 
   #ended(exit: ExitRecord): void {

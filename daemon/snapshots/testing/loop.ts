@@ -7,6 +7,7 @@ import { constants, mount, unmount } from '../../../native/native.ts';
 
 export class LoopFilesystem implements Disposable {
   readonly #directory = mkdtempSync(join(tmpdir(), 'moor-loop-'));
+  readonly #image = join(this.#directory, 'image');
   /** Where it is mounted. */
   readonly path = join(this.#directory, 'mounted');
 
@@ -15,18 +16,29 @@ export class LoopFilesystem implements Disposable {
   }
 
   constructor(type: string, megabytes = 256, ...options: string[]) {
-    const image = join(this.#directory, 'image');
-    writeFileSync(image, '');
-    truncateSync(image, megabytes << 20);
+    writeFileSync(this.#image, '');
+    truncateSync(this.#image, megabytes << 20);
     mkdirSync(this.path);
-    execFileSync(`mkfs.${type}`, ['-q', ...options, image]);
-    execFileSync('mount', ['-o', 'loop', image, this.path]);
+    execFileSync(`mkfs.${type}`, ['-q', ...options, this.#image]);
+    this.#mount();
+  }
+
+  /** Has one of ext4 that gave out checked, which nobody uses, and mounts it again. */
+  mend(): void {
+    execFileSync('umount', [this.path]);
+    // 1 says that it has put something right.
+    execFileSync('sh', ['-c', 'e2fsck -fy "$0" >/dev/null 2>&1 || test $? = 1', this.#image]);
+    this.#mount();
   }
 
   /** Shows the filesystem at another place as well. */
   bindOn(path: string): Disposable & { readonly path: string } {
     mount(this.path, path, '', constants.MS_BIND, '');
     return { path: this.path, [Symbol.dispose]: () => unmount(path, constants.MNT_DETACH) };
+  }
+
+  #mount(): void {
+    execFileSync('mount', ['-o', 'loop', this.#image, this.path]);
   }
 
   [Symbol.dispose](): void {
