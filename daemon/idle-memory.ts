@@ -1,6 +1,6 @@
 /** Hands memory back in quiet times. */
 import { performance } from 'node:perf_hooks';
-import { trimMemory } from '../native/native.ts';
+import { releaseMemory } from '../native/native.ts';
 
 /** Milliseconds between two looks. */
 const PACE = 10_000;
@@ -58,10 +58,6 @@ function thisProcess(): Household {
       return utilization;
     },
     resident: () => process.memoryUsage.rss(),
-    release() {
-      // There with --expose-gc, which bin/moord gives. Only the last resort hands pages back.
-      globalThis.gc?.({ type: 'major', execution: 'sync', flavor: 'last-resort' });
-      trimMemory();
-    },
+    release: releaseMemory,
   };
 }
