@@ -226,13 +226,19 @@ export type { Event, KnownEvent } from './events.ts';
 export type { Completeness, Image, Images, PlatformOptions } from './images.ts';
 export { STOP_SIGNAL_LABEL } from './image-config.ts';
 export {
+  type CommandStreams,
+  type ContainerConfig,
   ContainerEventType,
   ContainerState,
   type Kubernetes,
   type KubernetesContainer,
+  type KubernetesContainerStatus,
   type KubernetesImage,
   type PodSandbox,
+  type PodSandboxConfig,
   PodSandboxState,
+  type RemoteCommand,
+  type RemoteOptions,
 } from './kubernetes.ts';
 export type { Lease, LeaseOptions, Leases, Resource } from './lease.ts';
 export type { Descriptor, DescriptorJson, ImageConfig, Manifest, PlatformImage } from './manifest.ts';

@@ -12,6 +12,8 @@ import { type Framing, WebSocketChannels } from './websocket-channels.ts';
 /** Subprotocols that carry SPDY. */
 const TUNNELS: ReadonlySet<string> = new Set(['SPDY/3.1+portforward.k8s.io', 'v2.portforward.k8s.io']);
 const CHANNELS: ReadonlyMap<string, Framing> = new Map([
+  // Kubernetes has it for commands alone. Here it lets a client of Moor's own end what it sends and go on receiving.
+  ['v5.channel.k8s.io', { isBase64: false, canEnd: true }],
   ['v4.channel.k8s.io', { isBase64: false, canEnd: false }],
   ['v4.base64.channel.k8s.io', { isBase64: true, canEnd: false }],
 ]);
