@@ -1,9 +1,9 @@
 /** A process in a container as if it ran here: its streams, its terminal, its signals, its exit status. */
-import { spawnSync } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Exit, Process, WindowSize } from '../client/client.ts';
+import type { Exit, Process } from '../client/client.ts';
 import { copyOut } from './output.ts';
 import type { Session } from './session.ts';
+import { enterRawMode, followSize } from './terminal.ts';
 
 export interface AttachmentOptions {
   readonly terminal: boolean;
@@ -52,7 +52,7 @@ export async function attend(
     // From the first moment: a signal that comes while the process is being started is kept for it.
     if (options.signals && !options.terminal) undo.push(forwardSignals(target, started.promise));
     // A container's terminal is there before its process, which then never sees another size; that of an exec is not.
-    const follow = options.terminal ? followSize(target, undo) : undefined;
+    const follow = options.terminal ? followSize((size) => attempt(target.resize(size)), undo) : undefined;
     await follow?.();
     await start();
     started.resolve();
@@ -82,34 +82,6 @@ async function copyStreams(session: Session, target: Process, terminal: boolean)
     await sleep(BROKEN_PIPE_MS);
     await attempt(target.kill('SIGKILL', session.call));
   }
-}
-
-/** The terminal passes on every key and every byte as it is. The answer puts it back; so does Node at any exit. */
-function enterRawMode(): () => void {
-  const { stdin } = process;
-  if (!stdin.isTTY) return () => {};
-  stdin.setRawMode(true);
-  // Node's raw mode goes on turning \n into \r\n, which garbles programs that draw. Without stty it is only that.
-  spawnSync('stty', ['-opost'], { stdio: ['inherit', 'ignore', 'ignore'] });
-  return () => stdin.setRawMode(false);
-}
-
-function followSize(target: Process, undo: (() => void)[]): () => Promise<void> {
-  const follow = async () => {
-    const size = windowSize();
-    if (size !== undefined) await attempt(target.resize(size));
-  };
-  const onResize = () => void follow();
-  process.on('SIGWINCH', onResize);
-  undo.push(() => process.off('SIGWINCH', onResize));
-  return follow;
-}
-
-function windowSize(): WindowSize | undefined {
-  const terminal = [process.stdout, process.stderr].find((stream) => stream.isTTY);
-  if (terminal === undefined) return undefined;
-  const [columns, rows] = terminal.getWindowSize();
-  return { columns, rows };
 }
 
 function forwardSignals(target: Process, started: Promise<void>): () => void {

@@ -63,5 +63,7 @@ function commandNamed(words: readonly string[]): string[] {
 
 /** Their own failures must not look like an exit status of the process. */
 function startsProcess(words: readonly string[]): boolean {
-  return /^moor (?:run|tasks (?:exec|start|attach))\b/.test(commandNamed(words).join(' '));
+  return /^moor (?:run|tasks (?:exec|start|attach)|cri (?:exec|attach))\b/.test(
+    commandNamed(words).join(' '),
+  );
 }

@@ -5,6 +5,10 @@ import { type Session, withClient } from './session.ts';
 import { roughAge } from './size.ts';
 import { type FormatOptions, formatOption, print, printListing } from './table.ts';
 
+interface ListFlags extends FormatOptions {
+  readonly quiet?: boolean;
+}
+
 const NANOSECONDS_A_MILLISECOND = 1_000_000n;
 /** Of an id, as crictl shows it. */
 export const SHORT_ID = 13;
@@ -17,9 +21,7 @@ export function addPods(program: Command): void {
     .description('list pods')
     .option('-q, --quiet', 'print only the ids')
     .addOption(formatOption())
-    .action((flags: FormatOptions & { quiet?: boolean }, command: Command) =>
-      withClient(command, (session) => list(session, flags)),
-    );
+    .action((flags: ListFlags, command: Command) => withClient(command, (session) => list(session, flags)));
   pods
     .command('inspect')
     .description('show all that is known of a pod')
@@ -64,19 +66,25 @@ function forEach(
     );
 }
 
-async function list(
-  { client, call, sdk }: Session,
-  flags: FormatOptions & { quiet?: boolean },
-): Promise<void> {
-  const { items } = await client.kubernetes.runtime.listPodSandbox({}, call);
+async function list(session: Session, flags: ListFlags): Promise<void> {
+  const { items } = await session.client.kubernetes.runtime.listPodSandbox({}, session.call);
   const newest = items.toSorted((a, b) => Number(b.createdAt - a.createdAt));
-  if (flags.quiet === true) return print(newest.map(({ id }) => id));
+  await listPods(session, newest, flags);
+}
+
+/** Prints pods in the order that they have. */
+export async function listPods(
+  { sdk }: Pick<Session, 'sdk'>,
+  pods: readonly PodSandbox[],
+  flags: ListFlags,
+): Promise<void> {
+  if (flags.quiet === true) return print(pods.map(({ id }) => id));
   const stateOf = ({ state }: PodSandbox): string =>
     state === sdk.PodSandboxState.SANDBOX_READY ? 'Ready' : 'NotReady';
   await printListing(
     {
       header: ['POD', 'CREATED', 'STATE', 'NAME', 'NAMESPACE', 'ATTEMPT', 'RUNTIME'],
-      rows: newest.map((pod) => [
+      rows: pods.map((pod) => [
         pod.id.slice(0, SHORT_ID),
         ageOf(pod.createdAt),
         stateOf(pod),
@@ -85,7 +93,7 @@ async function list(
         String(pod.metadata?.attempt ?? 0),
         pod.runtimeHandler || '(default)',
       ]),
-      json: newest.map(goMessage),
+      json: pods.map(goMessage),
     },
     flags,
   );
@@ -96,14 +104,23 @@ export function ageOf(since: bigint): string {
   return `${roughAge(Math.max(0, Date.now() - Number(since / NANOSECONDS_A_MILLISECOND)))} ago`;
 }
 
+/** An answer with what is in its `info`. */
+interface VerboseAnswer {
+  readonly info: { readonly [key: string]: string };
+}
+
+export function printStatus(answer: VerboseAnswer): void {
+  console.log(JSON.stringify(statusObject(answer), undefined, 2));
+}
+
 /** The answer of a verbose status: what is in its `info` is mostly JSON in itself, under the key `info` for what there is one of. */
-export function printStatus(answer: { readonly info: { readonly [key: string]: string } }): void {
+export function statusObject(answer: VerboseAnswer & { readonly status?: object }): object {
   const { info, ...rest } = answer;
   const { info: main = {}, ...others } = Object.fromEntries(
     Object.entries(info).map(([key, text]) => [key, unpacked(text)]),
   );
   const unpackedInfo = Object.assign({}, main, others) as object;
-  console.log(JSON.stringify({ ...goMessage(rest), info: unpackedInfo }, undefined, 2));
+  return { ...goMessage(rest), info: unpackedInfo };
 }
 
 function unpacked(text: string): unknown {

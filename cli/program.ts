@@ -4,7 +4,7 @@ import { addCompletion } from './completion.ts';
 import { addContainers } from './containers.ts';
 import { parseDuration } from './duration.ts';
 import { addContent } from './content/commands.ts';
-import { addCri } from './cri.ts';
+import { addCri } from './cri/commands.ts';
 import { addEvents } from './events.ts';
 import { addImages } from './image/commands.ts';
 import { addInfo } from './info.ts';

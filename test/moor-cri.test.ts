@@ -44,7 +44,7 @@ test('an operator finds pods, containers and images, and removes them', { timeou
 
   await kubelet.runtime.stopContainer({ containerId: id, timeout: 0n });
   assert.doesNotMatch(await moor.ok('cri', 'ps'), /main/);
-  assert.match(await moor.ok('cri', 'ps', '-A'), /Exited +main/);
+  assert.match(await moor.ok('cri', 'ps', '-a'), /Exited +main/);
   assert.equal((await moor.ok('pods', 'stop', pod.id)).trim(), pod.id);
   assert.match(await moor.ok('pods', 'ls'), /NotReady +shown/);
   await moor.ok('pods', 'rm', pod.id);

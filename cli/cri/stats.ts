@@ -1,0 +1,121 @@
+/** What pods and their containers use. */
+import type { Command } from 'commander';
+import { goMessage } from '../json.ts';
+import { collect, parseLabels } from '../labels.ts';
+import { SHORT_ID } from '../pods.ts';
+import { type Session, withClient } from '../session.ts';
+import { binarySize } from '../size.ts';
+import { printListing } from '../table.ts';
+import { type OutputFlags, addOutputFlags, formatOf } from './selection.ts';
+
+interface StatsFlags extends OutputFlags {
+  readonly id?: string;
+  readonly pod?: string;
+  readonly label?: readonly string[];
+}
+
+/** Billionths of a processor in a hundredth of one. */
+const NANOCORES_A_PERCENT = 1e7;
+
+export function addStats(cri: Command): void {
+  const stats = cri
+    .command('stats')
+    .description('show what containers of pods use')
+    .argument('[container]')
+    .option('--id <id>', 'one container')
+    .option('-p, --pod <pod>', 'those of one pod')
+    .option('--label <key=value>', 'those with a label (repeatable)', collect);
+  addOutputFlags(stats).action((id: string | undefined, flags: StatsFlags, command: Command) =>
+    withClient(command, (session) => containers(session, { ...flags, id: id ?? flags.id })),
+  );
+  const statsp = cri
+    .command('statsp')
+    .description('show what pods use')
+    .argument('[pod]')
+    .option('--id <id>', 'one pod')
+    .option('--label <key=value>', 'those with a label (repeatable)', collect);
+  addOutputFlags(statsp).action((id: string | undefined, flags: StatsFlags, command: Command) =>
+    withClient(command, (session) => pods(session, { ...flags, id: id ?? flags.id })),
+  );
+  cri
+    .command('metricsp')
+    .description('print the metrics of pods')
+    .action((_flags: object, command: Command) =>
+      withClient(command, async ({ client, call }) => {
+        const { podMetrics } = await client.kubernetes.runtime.listPodSandboxMetrics({}, call);
+        console.log(JSON.stringify({ podMetrics: podMetrics.map(goMessage) }, undefined, 2));
+      }),
+    );
+  cri
+    .command('metricdescs')
+    .description('print which metrics there are')
+    .action((_flags: object, command: Command) =>
+      withClient(command, async ({ client, call }) => {
+        const { descriptors } = await client.kubernetes.runtime.listMetricDescriptors({}, call);
+        console.log(JSON.stringify({ descriptors: descriptors.map(goMessage) }, undefined, 2));
+      }),
+    );
+}
+
+async function containers({ client, call }: Session, flags: StatsFlags): Promise<void> {
+  const { id = '', pod: podSandboxId = '', label = [] } = flags;
+  const { runtime } = client.kubernetes;
+  // One that does not run has no line in the list; a mistyped one is told apart from it.
+  if (id !== '') await runtime.containerStatus({ containerId: id }, call);
+  const filter = { id, podSandboxId, labelSelector: parseLabels(label) };
+  const { stats } = await runtime.listContainerStats({ filter }, call);
+  await printListing(
+    {
+      header: ['CONTAINER', 'NAME', 'CPU', 'CPU %', 'MEMORY', 'DISK', 'INODES'],
+      rows: stats.map(({ attributes, cpu, memory, writableLayer }) => [
+        attributes?.id.slice(0, SHORT_ID) ?? '',
+        attributes?.metadata?.name ?? '',
+        seconds(cpu?.usageCoreNanoSeconds?.value),
+        percent(cpu?.usageNanoCores?.value),
+        size(memory?.workingSetBytes?.value),
+        size(writableLayer?.usedBytes?.value),
+        String(writableLayer?.inodesUsed?.value ?? 0n),
+      ]),
+      json: stats.map(goMessage),
+    },
+    formatOf(flags),
+  );
+}
+
+async function pods({ client, call }: Session, flags: StatsFlags): Promise<void> {
+  const { id = '', label = [] } = flags;
+  const { runtime } = client.kubernetes;
+  if (id !== '') await runtime.podSandboxStatus({ podSandboxId: id }, call);
+  const filter = { id, labelSelector: parseLabels(label) };
+  const { stats } = await runtime.listPodSandboxStats({ filter }, call);
+  await printListing(
+    {
+      header: ['POD', 'NAME', 'NAMESPACE', 'CPU', 'CPU %', 'MEMORY', 'PROCESSES', 'RECEIVED', 'SENT'],
+      rows: stats.map(({ attributes, linux }) => [
+        attributes?.id.slice(0, SHORT_ID) ?? '',
+        attributes?.metadata?.name ?? '',
+        attributes?.metadata?.namespace ?? '',
+        seconds(linux?.cpu?.usageCoreNanoSeconds?.value),
+        percent(linux?.cpu?.usageNanoCores?.value),
+        size(linux?.memory?.workingSetBytes?.value),
+        String(linux?.process?.processCount?.value ?? 0n),
+        size(linux?.network?.defaultInterface?.rxBytes?.value),
+        size(linux?.network?.defaultInterface?.txBytes?.value),
+      ]),
+      json: stats.map(goMessage),
+    },
+    formatOf(flags),
+  );
+}
+
+function seconds(nanoseconds = 0n): string {
+  return `${(Number(nanoseconds) / 1e9).toFixed(3)}s`;
+}
+
+function percent(nanoCores = 0n): string {
+  return (Number(nanoCores) / NANOCORES_A_PERCENT).toFixed(2);
+}
+
+function size(bytes = 0n): string {
+  return binarySize(Number(bytes));
+}
