@@ -25,13 +25,13 @@ import { containerLabels, handlerOf, now, runtimeOptions } from './pod-life.ts';
 import { podFiles } from './pod-files.ts';
 import { KUBERNETES, newId } from './registry.ts';
 import { clearContainer } from './remains.ts';
-import { mappingsOf } from './sandbox-spec.ts';
 import { runtimeFeatures } from './runtime-features.ts';
 import { type RuntimeSettings, runtimeOf } from './settings.ts';
 import { type VendorDevice, askedDevices, findDevices } from './spec/cdi.ts';
 import { containerSpec } from './spec/container-spec.ts';
 import type { PodMount } from './spec/mounts.ts';
 import type { Neighbours } from './spec/namespaces.ts';
+import { mappingsOf } from './user-namespace.ts';
 
 const DEFAULT_STOP_SIGNAL = 'SIGTERM';
 

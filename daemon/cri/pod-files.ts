@@ -1,11 +1,12 @@
 /** The small files of a pod that its containers have mounted, and the memory that they share. */
-import { copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chownSync, copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { constants, mount, unmount } from '../../native/native.ts';
 import { type DNSConfig, NamespaceMode, type PodSandboxConfig } from '../../proto/gen/runtime/v1/api.ts';
 import { internal, invalidArgument, messageOf } from '../../ttrpc/errors.ts';
 import { namespacesOf } from './pod.ts';
+import { type Mappings, mappingsOf } from './user-namespace.ts';
 
 const { MNT_DETACH, MS_NODEV, MS_NOEXEC, MS_NOSUID, UMOUNT_NOFOLLOW } = constants;
 
@@ -48,6 +49,7 @@ export function makePodFiles(directory: string, config: PodSandboxConfig): void 
     copied('/etc/hosts', files.hosts);
     if (resolver === undefined || resolver === '') copied('/etc/resolv.conf', files.resolvConf);
     else writeFileSync(files.resolvConf, resolver, { mode: 0o644 });
+    own(files, mappingsOf(config));
     if (files.shm === '/dev/shm') return;
     mkdirSync(files.shm);
     mount('shm', files.shm, 'tmpfs', MS_NOEXEC | MS_NOSUID | MS_NODEV, `mode=1777,size=${SHM_BYTES}`);
@@ -85,6 +87,13 @@ export function resolverOf({ servers, searches, options }: DNSConfig): string {
   ]
     .map((line) => `${line}\n`)
     .join('');
+}
+
+/** Whoever is root in the pod writes to them. */
+function own({ hostname, hosts, resolvConf }: PodFiles, mappings: Mappings | undefined): void {
+  const [user, group] = [mappings?.uids[0], mappings?.gids[0]];
+  if (user === undefined || group === undefined) return;
+  for (const path of [hostname, hosts, resolvConf]) chownSync(path, user.hostID, group.hostID);
 }
 
 function copied(from: string, to: string): void {

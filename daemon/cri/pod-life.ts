@@ -19,8 +19,9 @@ import { makePodFiles, removePodFiles, unmountShm } from './pod-files.ts';
 import { sandboxImage } from './pause-image.ts';
 import { KUBERNETES } from './registry.ts';
 import { clearContainer, endTask } from './remains.ts';
-import { mappingsOf, sandboxSpec } from './sandbox-spec.ts';
+import { sandboxSpec } from './sandbox-spec.ts';
 import { type RuntimeSettings, runtimeOf } from './settings.ts';
+import { mappingsOf } from './user-namespace.ts';
 
 /** Bytes of a label's key and value together, which containerd's clients keep to. */
 const MAX_LABEL_BYTES = 4096;

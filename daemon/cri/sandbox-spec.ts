@@ -4,14 +4,15 @@ import { DEFAULT_CAPABILITIES } from '../../oci/capability.ts';
 import { MASKED_PATHS, OCI_VERSION, READONLY_PATHS, specMount } from '../../oci/default-spec.ts';
 import { DEFAULT_PATH } from '../../oci/environment.ts';
 import type { RunConfig } from '../../oci/image-config.ts';
-import type { IdMapping, LinuxNamespace, NamespaceType, Spec } from '../../oci/spec.ts';
-import { type IDMapping, NamespaceMode, type PodSandboxConfig } from '../../proto/gen/runtime/v1/api.ts';
+import type { LinuxNamespace, NamespaceType, Spec } from '../../oci/spec.ts';
+import { NamespaceMode, type PodSandboxConfig } from '../../proto/gen/runtime/v1/api.ts';
 import { invalidArgument } from '../../ttrpc/errors.ts';
 import { cgroupsPath } from './cgroup.ts';
 import { Annotation, namespacesOf, userNamespaceOf } from './pod.ts';
 import { hostnameOf, podFiles } from './pod-files.ts';
 import type { CriSettings } from './settings.ts';
 import { profileOf, seccompOf } from './spec/profiles.ts';
+import { mappingsOf } from './user-namespace.ts';
 
 export interface SandboxSpecOptions {
   readonly id: string;
@@ -92,46 +93,6 @@ export function sandboxSpec(options: SandboxSpecOptions): Spec {
       readonlyPaths: [...READONLY_PATHS],
     },
   };
-}
-
-/**
- * What runtime and containers of the pod are told of its user namespace; undefined when it has the node's.
- *
- * @throws RpcError InvalidArgument for mappings that cannot be
- */
-export function mappingsOf(config: PodSandboxConfig): { uids: IdMapping[]; gids: IdMapping[] } | undefined {
-  const wanted = userNamespaceOf(config);
-  if (wanted === undefined) {
-    demandNoMappings(config);
-    return undefined;
-  }
-  const { uids, gids } = wanted;
-  if (uids.length !== 1 || gids.length !== 1)
-    throw invalidArgument(
-      'a pod with a user namespace has one mapping of users and one of groups: invalid argument',
-    );
-  const [users, groups] = [specMapping(uids[0]!), specMapping(gids[0]!)];
-  if (JSON.stringify(users) !== JSON.stringify(groups))
-    throw invalidArgument('users and groups of a pod are mapped alike: invalid argument');
-  if (users.size === 0) throw invalidArgument('the mapping of users is empty: invalid argument');
-  if (users.containerID !== 0)
-    throw invalidArgument('root of a pod with a user namespace must be mapped: invalid argument');
-  return { uids: [users], gids: [groups] };
-}
-
-/** A pod has the node's user namespace or one of its own, and in the node's nothing is mapped. */
-function demandNoMappings(config: PodSandboxConfig): void {
-  const { mode = NamespaceMode.NODE, uids = [], gids = [] } = namespacesOf(config).usernsOptions ?? {};
-  if (mode !== NamespaceMode.NODE)
-    throw invalidArgument(
-      'the user namespace of a pod is its own or the node’s, not that of a container: invalid argument',
-    );
-  if (uids.length > 0 || gids.length > 0)
-    throw invalidArgument('users are mapped, and the user namespace is the node’s: invalid argument');
-}
-
-function specMapping({ containerId, hostId, length }: IDMapping): IdMapping {
-  return { containerID: containerId, hostID: hostId, size: length };
 }
 
 /** What the pod asks for, and what pods may do without asking (as containerd 2 has it). */

@@ -19,8 +19,8 @@ import { clearPod, handlerOf, hasNetwork, makePod, now, stopPod, undoPod } from 
 import { KUBERNETES, newId } from './registry.ts';
 import { removeContainerOf, stopContainerOf } from './container-end.ts';
 import { taskOf } from './remains.ts';
-import { mappingsOf } from './sandbox-spec.ts';
 import { runtimeOf } from './settings.ts';
+import { mappingsOf } from './user-namespace.ts';
 
 /** How many pods a message of a streamed list has. */
 const PODS_A_MESSAGE = 100;

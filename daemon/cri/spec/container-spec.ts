@@ -13,8 +13,9 @@ import {
 } from '../../../proto/gen/runtime/v1/api.ts';
 import { failedPrecondition, invalidArgument } from '../../../ttrpc/errors.ts';
 import { cgroupsPath } from '../cgroup.ts';
-import { leastOomScore, mappingsOf } from '../sandbox-spec.ts';
+import { leastOomScore } from '../sandbox-spec.ts';
 import type { CriSettings, RuntimeSettings } from '../settings.ts';
+import { demandUsersOf, mappingsOf } from '../user-namespace.ts';
 import { annotationsOf } from './annotations.ts';
 import { capabilitiesFor } from './capabilities.ts';
 import { type VendorDevice, injectDevices } from './cdi.ts';
@@ -67,6 +68,7 @@ export function containerSpec(basis: ContainerBasis): Spec {
   });
   const seccomp = profileOf(security?.seccomp, security?.seccompProfilePath ?? '', 'seccomp');
   const mappings = mappingsOf(basis.pod);
+  demandUsersOf(mappings, security?.namespaceOptions?.usernsOptions);
   const resources = config.linux?.resources ?? LinuxContainerResources.fromPartial({});
   const spec: Spec = {
     ociVersion: OCI_VERSION,
