@@ -1,9 +1,13 @@
 /** What kubelet is told of the use of pods and containers, by real ones. */
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as after } from 'node:timers/promises';
+import { ContainerState } from '../proto/gen/runtime/v1/api.ts';
 import { Code } from '../ttrpc/errors.ts';
 import { Kubelet } from './harness/cri.ts';
+import { eventually } from './harness/wait.ts';
 
 test('stats and metrics say what a pod and its containers use', { timeout: 240_000 }, async () => {
   await using kubelet = await Kubelet.start();
@@ -72,6 +76,25 @@ test('stats and metrics say what a pod and its containers use', { timeout: 240_0
     'container_network_receive_bytes_total',
   ])
     assert.ok(names.has(name), name);
+
+  // What has ended in the pod counts, which no container's own figures have any more.
+  const spent = await kubelet.run(pod, 'spent', [
+    'sh',
+    '-c',
+    'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done',
+  ]);
+  await eventually('the end of the one that has spent', async () => {
+    const { state } = await kubelet.status(spent);
+    return state === ContainerState.CONTAINER_EXITED;
+  });
+  await runtime.stopContainer({ containerId: busy, timeout: 0n });
+  const parent = join('/sys/fs/cgroup/memory', pod.config.linux!.cgroupParent!);
+  writeFileSync(join(parent, 'memory.limit_in_bytes'), String(512 << 20));
+  const whole = (await runtime.podSandboxStats({ podSandboxId: pod.id })).stats!.linux!;
+  assert.deepEqual(whole.containers, []);
+  assert.ok(whole.cpu!.usageCoreNanoSeconds!.value >= linux!.cpu!.usageCoreNanoSeconds!.value);
+  const { availableBytes, workingSetBytes } = whole.memory!;
+  assert.equal(availableBytes!.value + workingSetBytes!.value, 512n << 20n, 'of the limit of the pod');
 
   await runtime.stopPodSandbox({ podSandboxId: pod.id });
   await assert.rejects(runtime.podSandboxStats({ podSandboxId: pod.id }), { code: Code.FailedPrecondition });

@@ -5,6 +5,7 @@ import type { ContainerId } from '../identifiers.ts';
 import type { Cri } from './cri.ts';
 import { type InterfaceUsage, networkUsage } from './network-usage.ts';
 import type { Pod, PodContainer } from './pod.ts';
+import { podUsage } from './pod-cgroup.ts';
 import { now } from './pod-life.ts';
 import { Rates } from './rates.ts';
 import { KUBERNETES } from './registry.ts';
@@ -76,10 +77,13 @@ export class Measurements {
       Promise.all(running.map((each) => this.container(each, signal))),
       this.#processes([record.id, ...running.map(({ id }) => id)], signal),
     ]);
-    const all = [own, ...containers.map(({ usage }) => usage)].filter((usage) => usage !== undefined);
-    const usage = all.length === 0 ? undefined : sumOf(all);
+    const usage = this.#podUsage(record) ?? sumOf([own, ...containers.map((each) => each.usage)]);
     const nanoCores = this.#rate(record.id, usage);
     return { record, usage, nanoCores, containers, interfaces: interfacesOf(record), processes };
+  }
+
+  #podUsage({ config }: Pod): CgroupUsage | undefined {
+    return podUsage(config?.linux?.cgroupParent ?? '', this.#cri.settings.systemd_cgroup);
   }
 
   #rate(id: string, usage: CgroupUsage | undefined): bigint {

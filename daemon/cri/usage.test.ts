@@ -51,10 +51,11 @@ test('cgroups of both versions are told in the same measures', () => {
     [50n, 1n << 20n, 2n, 9n],
   );
   assert.deepEqual(v2.pressure.cpu?.Some, { Total: 5000n, Avg10: 0.5, Avg60: 0, Avg300: 0 });
-  const sum = sumOf([v1, v2]);
+  const sum = sumOf([v1, undefined, v2])!;
   assert.deepEqual([sum.cpu.total, sum.memory.usage, sum.threads], [7_000_000_000n, 1100n, 7n]);
   assert.equal(sum.memory.limit, undefined);
-  assert.equal(sumOf([v2, v2]).memory.limit, 2n << 20n);
+  assert.equal(sumOf([v2, v2])?.memory.limit, 2n << 20n);
+  assert.equal(sumOf([undefined]), undefined);
 });
 
 test('disks, huge pages and limits of threads are told alike', () => {

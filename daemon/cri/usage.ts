@@ -204,8 +204,10 @@ function atLeast(value: bigint): bigint {
 
 type Numbers<T> = { readonly [K in keyof T]: bigint };
 
-/** All of them together: what a pod uses is what its containers do. */
-export function sumOf(usages: readonly CgroupUsage[]): CgroupUsage {
+/** All that are known together: what a pod without a cgroup uses is what its containers do. */
+export function sumOf(all: readonly (CgroupUsage | undefined)[]): CgroupUsage | undefined {
+  const usages = all.filter((usage) => usage !== undefined);
+  if (usages.length === 0) return undefined;
   const limits = usages.map(({ memory }) => memory.limit);
   return {
     cpu: added(usages.map(({ cpu }) => cpu)),
