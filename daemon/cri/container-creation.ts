@@ -141,7 +141,7 @@ async function make(cri: Cri, parts: Parts, signal: AbortSignal): Promise<User> 
       lease,
       signal,
     });
-    const { recursiveReadOnlyMounts } = await runtimeFeatures(runtime.binary_name);
+    const features = await runtimeFeatures(runtime.binary_name);
     const vendorDevices = await vendorDevicesOf(cri, config);
     using root = RootDirectory.mount(rootfs);
     const spec = containerSpec({
@@ -156,7 +156,7 @@ async function make(cri: Cri, parts: Parts, signal: AbortSignal): Promise<User> 
       imageName: config.image?.userSpecifiedImage || record.imageRef,
       root,
       runtime,
-      recursiveReadOnly: recursiveReadOnlyMounts,
+      features,
       vendorDevices,
       settings: cri.settings,
     });

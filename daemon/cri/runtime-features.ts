@@ -12,6 +12,7 @@ const MOUNT_SETATTR = [5, 12] as const;
 
 export interface RuntimeFeatures {
   readonly recursiveReadOnlyMounts: boolean;
+  /** That pods may have their own, with volumes whose files are theirs. */
   readonly userNamespaces: boolean;
 }
 
@@ -33,11 +34,16 @@ async function ask(program: string): Promise<RuntimeFeatures> {
     const { stdout } = await run(program, ['features'], { timeout: TIMEOUT_MS });
     const { mountOptions = [], linux = {} } = JSON.parse(stdout) as {
       readonly mountOptions?: readonly string[];
-      readonly linux?: { readonly namespaces?: readonly string[] };
+      readonly linux?: {
+        readonly namespaces?: readonly string[];
+        readonly mountExtensions?: { readonly idmap?: { readonly enabled?: boolean } };
+      };
     };
+    // A runtime that does not know of it mounts volumes with the owners that they have on the node, and says nothing.
+    const mapsMounts = linux.mountExtensions?.idmap?.enabled === true;
     return {
       recursiveReadOnlyMounts: mountOptions.includes('rro') && isKernelAtLeast(...MOUNT_SETATTR),
-      userNamespaces: linux.namespaces?.includes('user') === true,
+      userNamespaces: linux.namespaces?.includes('user') === true && mapsMounts,
     };
   } catch {
     known.delete(program);

@@ -60,7 +60,7 @@ function specOf(config: Config = {}, more: Partial<ContainerBasis> = {}): Spec {
     imageName: 'registry.example/box:1',
     root,
     runtime: runtimeOf(settings, '')!,
-    recursiveReadOnly: true,
+    features: { recursiveReadOnlyMounts: true, userNamespaces: true },
     vendorDevices: [],
     settings,
     ...more,
@@ -276,7 +276,8 @@ test('recursively read-only is private and read-only, and needs a runtime that c
     refused(Code.InvalidArgument, /conflicts with RW/),
   );
   assert.throws(
-    () => specOf({ mounts: [mount] }, { recursiveReadOnly: false }),
+    () =>
+      specOf({ mounts: [mount] }, { features: { recursiveReadOnlyMounts: false, userNamespaces: false } }),
     refused(Code.FailedPrecondition, /RROUnsupported/),
   );
   const propagation = MountPropagation.PROPAGATION_HOST_TO_CONTAINER;

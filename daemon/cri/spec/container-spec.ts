@@ -13,6 +13,7 @@ import {
 } from '../../../proto/gen/runtime/v1/api.ts';
 import { failedPrecondition, invalidArgument } from '../../../ttrpc/errors.ts';
 import { cgroupsPath } from '../cgroup.ts';
+import type { RuntimeFeatures } from '../runtime-features.ts';
 import { leastOomScore } from '../sandbox-spec.ts';
 import type { CriSettings, RuntimeSettings } from '../settings.ts';
 import { demandUsersOf, mappingsOf } from '../user-namespace.ts';
@@ -41,7 +42,7 @@ export interface ContainerBasis {
   /** The container's own files, before anything has run. */
   readonly root: RootDirectory;
   readonly runtime: RuntimeSettings;
-  readonly recursiveReadOnly: boolean;
+  readonly features: RuntimeFeatures;
   readonly vendorDevices: readonly VendorDevice[];
   readonly settings: CriSettings;
 }
@@ -60,7 +61,7 @@ export function containerSpec(basis: ContainerBasis): Spec {
   const process = processOf(basis, security);
   const { mounts, rootfsPropagation } = mountsFor(basis.mounts, basis.podMounts, {
     privileged,
-    recursiveReadOnly: basis.recursiveReadOnly,
+    features: basis.features,
   });
   const { devices, rules } = devicesFor(config.devices, {
     privileged,

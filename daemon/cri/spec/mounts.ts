@@ -5,6 +5,7 @@ import { DEFAULT_MOUNTS, specMount } from '../../../oci/default-spec.ts';
 import type { SpecMount } from '../../../oci/spec.ts';
 import { type Mount, MountPropagation } from '../../../proto/gen/runtime/v1/api.ts';
 import { failedPrecondition, internal, invalidArgument, messageOf } from '../../../ttrpc/errors.ts';
+import type { RuntimeFeatures } from '../runtime-features.ts';
 import { mountPointOf } from './mount-points.ts';
 import { specMappings } from './namespaces.ts';
 
@@ -35,7 +36,7 @@ const PROPAGATIONS = ['rshared', 'rslave'] as const;
 export function mountsFor(
   asked: readonly Mount[],
   ofPod: readonly PodMount[],
-  { privileged, recursiveReadOnly }: { readonly privileged: boolean; readonly recursiveReadOnly: boolean },
+  { privileged, features }: { readonly privileged: boolean; readonly features: RuntimeFeatures },
 ): SpecMounts {
   for (const { containerPath } of asked) {
     if (!isAbsolute(containerPath))
@@ -45,7 +46,7 @@ export function mountsFor(
   const unsorted = [
     ...asked.map((mount) => ({
       place: mount.containerPath,
-      make: () => bindMount(mount, recursiveReadOnly),
+      make: () => bindMount(mount, features),
     })),
     ...ofPod
       .filter(({ containerPath }) => !taken.has(placeOf(containerPath)))
@@ -66,14 +67,18 @@ export function mountsFor(
   return { mounts, rootfsPropagation };
 }
 
-function bindMount(mount: Mount, recursiveReadOnly: boolean): SpecMount {
+function bindMount(mount: Mount, features: RuntimeFeatures): SpecMount {
   const { containerPath, hostPath, uidMappings, gidMappings } = mount;
+  if (uidMappings.length + gidMappings.length > 0 && !features.userNamespaces)
+    throw failedPrecondition(
+      `idmap mounts not supported: the runtime handler cannot map the owners of ${JSON.stringify(hostPath)}`,
+    );
   const source = sourceOf(hostPath);
   return {
     destination: containerPath,
     type: 'bind',
     source,
-    options: ['rbind', propagationOf(mount, source), accessOf(mount, recursiveReadOnly)],
+    options: ['rbind', propagationOf(mount, source), accessOf(mount, features.recursiveReadOnlyMounts)],
     ...(uidMappings.length > 0 && { uidMappings: specMappings(uidMappings) }),
     ...(gidMappings.length > 0 && { gidMappings: specMappings(gidMappings) }),
   };
