@@ -1,12 +1,16 @@
 /** `runtime.v1.ImageService` between a kubelet, the daemon and Debian's registry. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Code } from '../ttrpc/errors.ts';
 import { BUSYBOX, Kubelet } from './harness/cri.ts';
-import { busyboxImage, ociArchive } from './harness/image.ts';
+import { pauseProgram } from '../native/native.ts';
+import { busyboxImage, makeImage, ociArchive } from './harness/image.ts';
 import { LocalRegistry } from './harness/registry.ts';
+import { failureOf } from './harness/rpc.ts';
 
 const LIMIT = { timeout: 240_000 };
 const empty = {
@@ -117,4 +121,56 @@ test('what is not there, not named or not to be had is said as kubelet expects i
   assert.ok(filesystem!.timestamp > 1_700_000_000_000_000_000n);
   assert.ok(filesystem!.usedBytes!.value > 100_000n && filesystem!.inodesUsed!.value > 0n);
   assert.deepEqual(containerFilesystems, imageFilesystems);
+});
+
+test(
+  'the configured image that holds pods is pulled when it is missing, pinned, and stays',
+  LIMIT,
+  async () => {
+    const registry = await LocalRegistry.start();
+    const name = registry.image('fleet/pause', '9');
+    const entry = { Entrypoint: ['/pause'] };
+    const made = await makeImage([{ pause: pauseProgram() }], { config: entry });
+    await using kubelet = await Kubelet.start({ cri: `sandbox_image = "${name}"` });
+    const isPinned = async () =>
+      (await kubelet.images.listImages({ filter: { image: { image: name } } })).images.map(
+        ({ pinned }) => pinned,
+      );
+    {
+      await using _ = registry;
+      const missing = await failureOf(kubelet.runPod('too-early'));
+      assert.match(missing.message, new RegExp(`failed to get sandbox image "${name}": .*not found`));
+      assert.deepEqual(kubelet.left(), []);
+      const archive = ociArchive(join(kubelet.daemon.directory, 'pause.tar'), [[name], made]);
+      const to = [...registry.skopeoFlags('dest'), `oci-archive:${archive}`, `docker://${name}`];
+      execFileSync('skopeo', ['copy', '-q', ...to]);
+      const pods = await Promise.all(['one', 'two'].map((pod) => kubelet.runPod(pod)));
+      const { info } = await kubelet.runtime.podSandboxStatus({ podSandboxId: pods[0]!.id, verbose: true });
+      assert.equal((JSON.parse(info['info']!) as { image: string }).image, name);
+      assert.deepEqual(await isPinned(), [true]);
+      for (const { id } of pods) await kubelet.removePod(id);
+    }
+    // Nobody uses it now and the registry has gone: it is there all the same, after collections and a restart.
+    await kubelet.ctr().ok('content', 'prune', 'references');
+    await kubelet.restart();
+    assert.deepEqual(await isPinned(), [true]);
+    const { id } = await kubelet.runPod('later');
+    await kubelet.removePod(id);
+  },
+);
+
+test('a pull that brings nothing any more is given up', LIMIT, async () => {
+  const silent = createServer().listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  try {
+    const { port } = silent.address() as AddressInfo;
+    await using kubelet = await Kubelet.start({ cri: 'image_pull_progress_timeout = "1s"' });
+    const failure = await failureOf(
+      kubelet.images.pullImage({ image: { image: `127.0.0.1:${port}/fleet/slow:1` } }),
+    );
+    assert.match(failure.message, /fleet\/slow:1: nothing has come for 1 s/);
+    assert.equal(failure.code, Code.DeadlineExceeded);
+  } finally {
+    silent.close();
+  }
 });

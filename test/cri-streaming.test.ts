@@ -1,6 +1,9 @@
 /** exec, attach and port-forward into pods, and the events of their lives. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { WebSocket } from 'ws';
 import { SpdyClient } from '../daemon/cri/streaming/testing/spdy-client.ts';
@@ -171,4 +174,37 @@ test('a subscriber hears of every turn in the life of a pod and its container', 
     'pod STARTED 0 0',
     'pod STOPPED 1 1',
   ]);
+});
+
+test('streams over TLS are for those who trust the configured certificate', LIMIT, async () => {
+  const folder = mkdtempSync('/tmp/moor-tls-');
+  try {
+    const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')];
+    const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'];
+    const names = ['-subj', '/CN=node', '-addext', 'subjectAltName=IP:127.0.0.1'];
+    execFileSync('openssl', ['req', '-x509', ...kind, ...names, '-keyout', key, '-out', cert], {
+      stdio: 'ignore',
+    });
+    const config = `[cri.streaming]\ntls_cert = "${cert}"\ntls_key = "${key}"`;
+    await using kubelet = await Kubelet.start({ config });
+    const pod = await kubelet.runPod('tls');
+    const containerId = await kubelet.run(pod, 'main', ['sleep', '1000']);
+    const exec = async (): Promise<string> => {
+      const { url } = await kubelet.runtime.exec({ containerId, cmd: ['echo', 'in secret'], stdout: true });
+      assert.match(url, /^https:\/\/127\.0\.0\.1:\d+\/exec\//);
+      return url.replace('https', 'wss');
+    };
+    const trusting = new WebSocket(await exec(), 'v5.channel.k8s.io', { ca: readFileSync(cert) });
+    const messages: string[] = [];
+    trusting.on('message', (data: Buffer) => messages.push(data.toString('latin1')));
+    await once(trusting, 'close');
+    assert.match(messages.join(''), /in secret\n.*Success/s);
+    const distrusting = new WebSocket(await exec(), 'v5.channel.k8s.io');
+    const [error] = (await once(distrusting, 'error')) as [Error & { code?: string }];
+    assert.equal(error.code, 'DEPTH_ZERO_SELF_SIGNED_CERT');
+    const plain = new WebSocket((await exec()).replace('wss', 'ws'), 'v5.channel.k8s.io');
+    await once(plain, 'error');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { pauseProgram } from '../../native/native.ts';
 import { hostPlatform } from '../../oci/platform.ts';
 import type { Descriptor } from '../../proto/gen/containerd/types/descriptor.ts';
-import { notFound } from '../../ttrpc/errors.ts';
+import { RpcError, notFound, toRpcError } from '../../ttrpc/errors.ts';
 import { type Entry, NO_XATTRS } from '../diff/archive/entry.ts';
 import { END_OF_ARCHIVE, encodeEntry, paddingOf } from '../diff/archive/writer.ts';
 import type { Session } from '../distribution/distribution.ts';
@@ -40,8 +40,15 @@ export async function sandboxImage(cri: Cri, snapshotter: string, signal: AbortS
 }
 
 async function bring(cri: Cri, configured: string, signal: AbortSignal): Promise<void> {
-  if (configured === '') await make(cri, signal);
-  else await pullImage(cri, configured, undefined, signal);
+  if (configured === '') return make(cri, signal);
+  try {
+    await pullImage(cri, configured, undefined, signal);
+  } catch (error) {
+    const { code, message } = toRpcError(error);
+    throw new RpcError(code, `failed to get sandbox image ${JSON.stringify(configured)}: ${message}`, {
+      cause: error,
+    });
+  }
 }
 
 async function make({ distribution }: Cri, signal: AbortSignal): Promise<void> {
