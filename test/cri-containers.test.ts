@@ -12,6 +12,7 @@ import {
 import { Code } from '../ttrpc/errors.ts';
 import type { PartialMessage } from '../ttrpc/service.ts';
 import { BUSYBOX, Kubelet, type RunningPod, security } from './harness/cri.ts';
+import { busyboxImage, ociArchive } from './harness/image.ts';
 import { eventually } from './harness/wait.ts';
 
 const FOREVER = ['sleep', '1000000'];
@@ -111,11 +112,24 @@ describe('containers of pods', () => {
     await kubelet.runtime.stopContainer({ containerId: heeding, timeout: 60n });
     const { exitCode, state } = await kubelet.status(heeding);
     assert.deepEqual([exitCode, state], [7, ContainerState.CONTAINER_EXITED]);
+    // Its image's signal is for those that name none.
+    const signalled = 'registry.example/signalled:1';
+    const config = { Cmd: ['sh'], Env: ['PATH=/bin'], StopSignal: 'SIGUSR1' };
+    const archive = join(kubelet.daemon.directory, 'signalled.tar');
+    await kubelet
+      .ctr()
+      .ok('images', 'import', ociArchive(archive, [[signalled], await busyboxImage({ config })]));
+    const own = ['sh', '-c', 'trap "exit 8" USR1; echo ready; while true; do sleep 0.05; done'];
+    const ofImage = await kubelet.run(pod, 'of-image', own, { image: { image: signalled } });
+    await eventually('the trap', () => logOf('of-image').includes('stdout F ready'));
+    await kubelet.runtime.stopContainer({ containerId: ofImage, timeout: 60n });
+    assert.equal((await kubelet.status(ofImage)).exitCode, 8);
     const deaf = await kubelet.run(pod, 'deaf', ['sh', '-c', 'trap "" TERM; sleep 1000000']);
     await kubelet.runtime.stopContainer({ containerId: deaf, timeout: 1n });
     assert.equal((await kubelet.status(deaf)).exitCode, 137);
     await kubelet.runtime.stopContainer({ containerId: deaf, timeout: 1n });
-    for (const containerId of [heeding, deaf]) await kubelet.runtime.removeContainer({ containerId });
+    for (const containerId of [heeding, ofImage, deaf])
+      await kubelet.runtime.removeContainer({ containerId });
   });
 
   it('one that cannot be started says why, and is removed when it runs', async () => {
