@@ -180,6 +180,24 @@ describe('containers of pods', () => {
     assert.deepEqual(containers, []);
   });
 
+  it('a name is free again after a refusal, whatever the garbage collection does meanwhile', async () => {
+    const wrong = { devices: [{ hostPath: '/no/such', containerPath: '/dev/x', permissions: 'r' }] };
+    const done = new AbortController();
+    const collecting = (async () => {
+      while (!done.signal.aborted) await kubelet.ctr().ok('content', 'prune', 'references');
+    })();
+    try {
+      for (let time = 0; time < 30; time += 1)
+        await assert.rejects(
+          kubelet.create(pod, 'again', FOREVER, wrong),
+          refused(Code.InvalidArgument, /no\/such/),
+        );
+    } finally {
+      done.abort();
+      await collecting;
+    }
+  });
+
   it('exec runs to the end, with both outputs and the code; a late one is killed', async () => {
     const containerId = await kubelet.run(pod, 'exec', FOREVER, { envs: [{ key: 'OWN', value: 'a b' }] });
     const call = (cmd: string[], timeout = 30n) => kubelet.runtime.execSync({ containerId, cmd, timeout });

@@ -24,7 +24,7 @@ import { containerName, type Pod, PodContainer } from './pod.ts';
 import { containerLabels, handlerOf, now, runtimeOptions } from './pod-life.ts';
 import { podFiles } from './pod-files.ts';
 import { KUBERNETES, newId } from './registry.ts';
-import { clearContainer } from './remains.ts';
+import { clearContainer, unlessGone } from './remains.ts';
 import { runtimeFeatures } from './runtime-features.ts';
 import { type RuntimeSettings, runtimeOf } from './settings.ts';
 import { type VendorDevice, askedDevices, findDevices } from './spec/cdi.ts';
@@ -105,9 +105,8 @@ export async function unmakeContainer(cri: Cri, { id, podId }: PodContainer): Pr
   await removeImageVolumes(cri, id, snapshotterOf(cri, podId));
   reached('pod-container-unmounted');
   await clearContainer(cri, id);
-  // Where the record among containerd's was not made yet, the snapshot may have been.
-  const snapshots = cri.distribution.snapshotters.get(snapshotterOf(cri, podId));
-  if (snapshots.list(KUBERNETES, [`name==${id}`]).length > 0) await snapshots.remove(KUBERNETES, id);
+  // Where the record among containerd's was not made yet, the snapshot may have been, and a collection may be at it.
+  await unlessGone(cri.distribution.snapshotters.get(snapshotterOf(cri, podId)).remove(KUBERNETES, id));
   reached('pod-container-cleared');
   cri.earlyExits.delete(id);
   await cri.containers.remove(id);
