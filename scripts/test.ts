@@ -57,7 +57,7 @@ async function runFiles(files: string[], concurrency: number): Promise<void> {
   await finished(report);
 }
 
-await runFiles(chosen(['{ttrpc,grpc,native,oci,shim,daemon,client,cli,bench}/**/*.test.ts']), 2);
+await runFiles(chosen(['{ttrpc,grpc,native,cgroup,oci,shim,daemon,client,cli,bench}/**/*.test.ts']), 2);
 await runFiles(chosen(['test/**/*.test.ts']), 2);
 const failing = () => [...counts].filter(([, { failed }]) => failed > 0).map(([file]) => file);
 const failedAtFirst = failing();

@@ -7,8 +7,8 @@ import { Metrics as MetricsV1 } from '../../proto/gen/cgroups/v1.ts';
 import { Metrics as MetricsV2 } from '../../proto/gen/cgroups/v2.ts';
 import { pack } from '../any.ts';
 import { watchOomV1, watchOomV2, type OomWatch } from './oom.ts';
-import { readMetricsV1 } from './v1.ts';
-import { readMetricsV2 } from './v2.ts';
+import { readMetricsV1 } from '../../cgroup/v1.ts';
+import { readMetricsV2 } from '../../cgroup/v2.ts';
 
 /** Where the hierarchies are. */
 export const ROOT = '/sys/fs/cgroup';

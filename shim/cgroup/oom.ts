@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync, watch, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eventfd, Poll } from '../../native/native.ts';
-import { parsePairs, read } from './file.ts';
+import { parsePairs, read } from '../../cgroup/file.ts';
 
 /** A watch over the processes that the kernel kills for want of memory. */
 export interface OomWatch {

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { BlkIOEntry, HugetlbStat, MemoryEntry, Metrics } from '../../proto/gen/cgroups/v1.ts';
-import { Metrics as MetricsMessage } from '../../proto/gen/cgroups/v1.ts';
+import type { BlkIOEntry, HugetlbStat, MemoryEntry, Metrics } from '../proto/gen/cgroups/v1.ts';
+import { Metrics as MetricsMessage } from '../proto/gen/cgroups/v1.ts';
 import { hugePageSizes, parsePairs, read, readNumber, toNumber, toRdma, UNLIMITED } from './file.ts';
 
 /** Nanoseconds of a tick of cpuacct.stat: USER_HZ is 100 on every architecture of Linux that Node runs on. */

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { HugeTlbStat, IOEntry, Metrics, PSIData, PSIStats } from '../../proto/gen/cgroups/v2.ts';
+import type { HugeTlbStat, IOEntry, Metrics, PSIData, PSIStats } from '../proto/gen/cgroups/v2.ts';
 import { hugePageSizes, parseDevices, parsePairs, read, readNumber, toNumber, toRdma } from './file.ts';
 
 /** Metrics of a cgroup of version 2; undefined when it is gone. What its controllers do not count is 0. */
