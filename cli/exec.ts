@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { ExecOptions, oci } from '../client/client.ts';
 import { attend, PATIENCE_MS } from './attachment.ts';
-import { Failure, launchStatus } from './failure.ts';
+import { Failure, launching } from './failure.ts';
 import { collect } from './labels.ts';
 import { type Session, withClient } from './session.ts';
 import { addStreamFlags, type StreamFlags, streamsOf } from './task-flags.ts';
@@ -28,39 +28,36 @@ export function addExec(tasks: Command): void {
     .option('--env <name=value>', 'environment variable; a name alone removes it (repeatable)', collect)
     .option('--user <user[:group]>', 'who to run as')
     .option('-t, --tty', 'give the process a terminal');
-  addStreamFlags(command).action(exec);
+  addStreamFlags(command).action((id: string, args: string[], flags: ExecFlags, command: Command) =>
+    launching(() => exec(id, args, flags, command)),
+  );
 }
 
 async function exec(id: string, args: string[], flags: ExecFlags, command: Command): Promise<void> {
-  try {
-    const terminal = flags.tty === true;
-    const stdio = streamsOf(flags, terminal);
-    await withClient(command, async (session) => {
-      const { client, call } = session;
-      const container = await client.containers.get(id, call);
-      const task = await container.task(call);
-      const options = processOf(session, container.spec, flags);
-      const target = await task.exec({ ...call, ...options, id: flags.execId, args, stdio });
-      const start = () => target.start({ ...call, patience: PATIENCE_MS });
-      if (flags.detach === true) {
-        await start();
-        target.detach();
-        return;
-      }
-      let deleted = false;
-      try {
-        const { code } = await attend(session, target, { terminal, signals: flags.sigProxy }, start);
-        await target.delete(call);
-        deleted = true;
-        process.exitCode = code;
-      } finally {
-        if (!deleted) await target.delete().catch(() => {});
-      }
-    });
-  } catch (error) {
-    process.exitCode = launchStatus(error);
-    throw error;
-  }
+  const terminal = flags.tty === true;
+  const stdio = streamsOf(flags, terminal);
+  await withClient(command, async (session) => {
+    const { client, call } = session;
+    const container = await client.containers.get(id, call);
+    const task = await container.task(call);
+    const options = processOf(session, container.spec, flags);
+    const target = await task.exec({ ...call, ...options, id: flags.execId, args, stdio });
+    const start = () => target.start({ ...call, patience: PATIENCE_MS });
+    if (flags.detach === true) {
+      await start();
+      target.detach();
+      return;
+    }
+    let deleted = false;
+    try {
+      const { code } = await attend(session, target, { terminal, signals: flags.sigProxy }, start);
+      await target.delete(call);
+      deleted = true;
+      process.exitCode = code;
+    } finally {
+      if (!deleted) await target.delete().catch(() => {});
+    }
+  });
 }
 
 function processOf(

@@ -105,3 +105,13 @@ export function launchStatus(error: unknown): number {
   if (/exec: .*permission denied/.test(message)) return 126;
   return 125;
 }
+
+/** Runs what is to run a process. When none could be run, the exit status says so. */
+export async function launching(act: () => Promise<void>): Promise<void> {
+  try {
+    await act();
+  } catch (error) {
+    process.exitCode = launchStatus(error);
+    throw error;
+  }
+}

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { withClient } from './session.ts';
-import { formatOption, type FormatOptions, print, tabulate } from './table.ts';
+import { formatOption, type FormatOptions, print, printJson, tabulate } from './table.ts';
 
 export function addInfo(program: Command): void {
   program
@@ -35,7 +35,7 @@ async function info({ format }: FormatOptions, command: Command): Promise<void> 
         .filter(({ initErr }) => initErr !== undefined && !initErr.message.includes('skip plugin'))
         .map(({ type, id, initErr }) => ({ type, id, error: initErr?.message })),
     };
-    if (format === 'json') return console.log(JSON.stringify(summary, undefined, 2));
+    if (format === 'json') return printJson(summary);
     print(
       tabulate(
         [

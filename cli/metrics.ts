@@ -3,7 +3,7 @@ import type { Metrics } from '../client/client.ts';
 import { goMessage, goTime } from './json.ts';
 import { countersOf } from './sample.ts';
 import { withClient } from './session.ts';
-import { type FormatOptions, formatOption, print, printListing, tabulate } from './table.ts';
+import { type FormatOptions, formatOption, print, printJson, printListing, tabulate } from './table.ts';
 import { bytes } from './top-table.ts';
 
 export function addMetrics(program: Command): void {
@@ -60,7 +60,7 @@ export async function printMetrics(reading: Metrics, flags: FormatOptions): Prom
     String(value ?? 0),
   ]);
   if (flags.format === 'json') {
-    console.log(JSON.stringify(goMessage(reading.cgroup), undefined, 2));
+    printJson(goMessage(reading.cgroup));
   } else if (flags.format === 'table') {
     await printListing({ header: ['METRIC', 'VALUE'], rows, json: undefined }, flags);
   } else {

@@ -5,7 +5,7 @@ import { addAddresses } from './network-address.ts';
 import { addLinks } from './network-link.ts';
 import { addRoutes } from './network-route.ts';
 import { type Session, withClient } from './session.ts';
-import { formatOption, type FormatOptions, print, printListing } from './table.ts';
+import { formatOption, type FormatOptions, print, printJson, printListing } from './table.ts';
 
 export function addNetwork(program: Command): void {
   const network = program
@@ -38,7 +38,7 @@ export function addNetwork(program: Command): void {
     .argument('<name>')
     .action((name: string, _flags: object, command: Command) =>
       withClient(command, async (session) => {
-        console.log(JSON.stringify(await inspected(session, name), undefined, 2));
+        printJson(await inspected(session, name));
       }),
     );
   network

@@ -3,7 +3,7 @@ import type { PodSandbox } from '../client/client.ts';
 import { goMessage } from './json.ts';
 import { type Session, withClient } from './session.ts';
 import { roughAge } from './size.ts';
-import { type FormatOptions, formatOption, print, printListing } from './table.ts';
+import { type FormatOptions, formatOption, print, printJson, printListing } from './table.ts';
 
 interface ListFlags extends FormatOptions {
   readonly quiet?: boolean;
@@ -110,7 +110,7 @@ interface VerboseAnswer {
 }
 
 export function printStatus(answer: VerboseAnswer): void {
-  console.log(JSON.stringify(statusObject(answer), undefined, 2));
+  printJson(statusObject(answer));
 }
 
 /** The answer of a verbose status: what is in its `info` is mostly JSON in itself, under the key `info` for what there is one of. */

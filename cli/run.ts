@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { containerArguments, createContainer } from './container-creation.ts';
 import { addContainerFlags, type ContainerFlags } from './container-flags.ts';
-import { Failure, launchStatus } from './failure.ts';
+import { Failure, launching } from './failure.ts';
 import { launch } from './launch.ts';
 import { withClient } from './session.ts';
 import { addStreamFlags, type StreamFlags, streamsOf } from './task-flags.ts';
@@ -26,32 +26,29 @@ export function addRun(program: Command): void {
       '--restart <policy>',
       'start it again when it ends: always, unless-stopped or on-failure[:maximum]; needs --detach',
     );
-  addContainerFlags(addStreamFlags(command)).action(run);
+  addContainerFlags(addStreamFlags(command)).action((words: string[], flags: RunFlags, command: Command) =>
+    launching(() => run(words, flags, command)),
+  );
 }
 
 const isKept = ({ restart = 'no' }: ContainerFlags) => restart !== 'no';
 
 async function run(words: string[], flags: RunFlags, command: Command): Promise<void> {
-  try {
-    const args = containerArguments(words, flags);
-    if (flags.rm === true && flags.detach === true) {
-      throw new Failure('--rm and --detach cannot be used together');
-    }
-    if (isKept(flags) && flags.detach !== true) throw new Failure('--restart needs --detach');
-    // Checked before anything is made.
-    streamsOf(flags, flags.tty === true);
-    await withClient(command, async (session) => {
-      const container = await createContainer(session, args, flags);
-      const outcome = { started: false };
-      try {
-        process.exitCode = await launch(session, container, flags, outcome);
-      } finally {
-        // One that never ran is of no use to anybody, and in the way of the next attempt.
-        if (!outcome.started || flags.rm === true) await container[Symbol.asyncDispose]();
-      }
-    });
-  } catch (error) {
-    process.exitCode = launchStatus(error);
-    throw error;
+  const args = containerArguments(words, flags);
+  if (flags.rm === true && flags.detach === true) {
+    throw new Failure('--rm and --detach cannot be used together');
   }
+  if (isKept(flags) && flags.detach !== true) throw new Failure('--restart needs --detach');
+  // Checked before anything is made.
+  streamsOf(flags, flags.tty === true);
+  await withClient(command, async (session) => {
+    const container = await createContainer(session, args, flags);
+    const outcome = { started: false };
+    try {
+      process.exitCode = await launch(session, container, flags, outcome);
+    } finally {
+      // One that never ran is of no use to anybody, and in the way of the next attempt.
+      if (!outcome.started || flags.rm === true) await container[Symbol.asyncDispose]();
+    }
+  });
 }

@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { Failure } from './failure.ts';
 import { goMessage } from './json.ts';
 import { globalsOf } from './session.ts';
+import { printJson } from './table.ts';
 
 export function addShim(program: Command): void {
   const shim = program
@@ -25,5 +26,5 @@ async function state(container: string | undefined, _flags: object, command: Com
   const call = timeout > 0 ? { timeout } : {};
   const answer = await shimState({ ...call, namespace, id, address, state: flags.state });
   const { status, ...rest } = answer;
-  console.log(JSON.stringify({ ...goMessage(rest), status: statusName(status) }, undefined, 2));
+  printJson({ ...goMessage(rest), status: statusName(status) });
 }

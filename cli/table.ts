@@ -29,7 +29,7 @@ export interface Listing {
 export async function printListing(listing: Listing, { format }: FormatOptions): Promise<void> {
   const { header, rows, json, spacing, filled = 'all', tabs = false } = listing;
   if (format === 'json') {
-    console.log(JSON.stringify(json, undefined, 2));
+    printJson(json);
   } else if (format === 'table') {
     const { default: Table } = await import('cli-table3');
     const table = new Table({ head: [...header], style: { head: [], border: [] } });
@@ -40,6 +40,11 @@ export async function printListing(listing: Listing, { format }: FormatOptions):
     const body = rows.map((row) => (filled === 'all' ? [...row, ''] : [...row]));
     print(tabulate([head, ...body], spacing, tabs));
   }
+}
+
+/** Indented, for people and programs. */
+export function printJson(value: unknown): void {
+  console.log(JSON.stringify(value, undefined, 2));
 }
 
 export function print(lines: readonly string[]): void {

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { Container, Task, TaskProcess } from '../client/client.ts';
 import { attend } from './attachment.ts';
 import { addExec } from './exec.ts';
-import { Failure, FAILURE_STATUS, explain, launchStatus } from './failure.ts';
+import { Failure, FAILURE_STATUS, explain, launching } from './failure.ts';
 import { launch } from './launch.ts';
 import { printMetrics } from './metrics.ts';
 import { type Session, withClient } from './session.ts';
@@ -144,15 +144,6 @@ async function attach(id: string, { sigProxy }: { sigProxy: boolean }, command: 
       process.exitCode = code;
     }),
   );
-}
-
-async function launching(act: () => Promise<void>): Promise<void> {
-  try {
-    await act();
-  } catch (error) {
-    process.exitCode = launchStatus(error);
-    throw error;
-  }
 }
 
 /** What an image says about how its process wants to be stopped. */

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { goMessage } from '../json.ts';
 import { printStatus } from '../pods.ts';
 import { type Session, withClient } from '../session.ts';
+import { printJson } from '../table.ts';
 import { addContainers } from './containers.ts';
 import { addImageCommands } from './images.ts';
 import { addLogs } from './logs.ts';
@@ -47,9 +48,7 @@ function addNode(cri: Command): void {
     .description('show what kubelet takes over from the runtime')
     .action((_flags: object, command: Command) =>
       withClient(command, async ({ client, call }) =>
-        console.log(
-          JSON.stringify(goMessage(await client.kubernetes.runtime.runtimeConfig({}, call)), undefined, 2),
-        ),
+        printJson(goMessage(await client.kubernetes.runtime.runtimeConfig({}, call))),
       ),
     );
   cri

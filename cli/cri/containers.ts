@@ -5,13 +5,14 @@ import { Failure } from '../failure.ts';
 import { goMessage } from '../json.ts';
 import { SHORT_ID, ageOf, statusObject } from '../pods.ts';
 import { type Session, withClient } from '../session.ts';
-import { print, printListing } from '../table.ts';
+import { print, printJson, printListing } from '../table.ts';
 import { containerConfig, podConfig } from './config-file.ts';
 import { forEachOf } from './each.ts';
 import {
   type OutputFlags,
   POD_NAME,
   POD_NAMESPACE,
+  RUNNING,
   type Selection,
   STATES,
   addOutputFlags,
@@ -25,8 +26,6 @@ interface ListFlags extends OutputFlags, Selection {
   readonly quiet?: boolean;
   readonly trunc: boolean;
 }
-
-const RUNNING = STATES.indexOf('Running');
 
 export function addContainers(cri: Command): void {
   const ps = cri
@@ -132,7 +131,7 @@ async function inspect(session: Session, ids: readonly string[], flags: ListFlag
     const verbose = flags.quiet !== true;
     all.push(statusObject(await client.kubernetes.runtime.containerStatus({ containerId, verbose }, call)));
   }
-  console.log(JSON.stringify(all.length === 1 ? all[0] : all, undefined, 2));
+  printJson(all.length === 1 ? all[0] : all);
 }
 
 async function create(

@@ -7,7 +7,7 @@ import { collect, parseLabels } from '../labels.ts';
 import { SHORT_ID, statusObject } from '../pods.ts';
 import { type Session, withClient } from '../session.ts';
 import { binarySize } from '../size.ts';
-import { print, printListing } from '../table.ts';
+import { print, printJson, printListing } from '../table.ts';
 import { forEachOf } from './each.ts';
 import { type OutputFlags, addOutputFlags, formatOf, imageId } from './selection.ts';
 
@@ -65,9 +65,7 @@ export function addImageCommands(cri: Command): void {
     .description('show what images and the files of containers take on the disk')
     .action((_flags: object, command: Command) =>
       withClient(command, async ({ client, call }) =>
-        console.log(
-          JSON.stringify(goMessage(await client.kubernetes.images.imageFsInfo({}, call)), undefined, 2),
-        ),
+        printJson(goMessage(await client.kubernetes.images.imageFsInfo({}, call))),
       ),
     );
 }
@@ -110,7 +108,7 @@ async function inspect(session: Session, names: readonly string[], verbose: bool
     if (answer.image === undefined) await imageId(session, image);
     all.push(statusObject({ status: answer.image, info: answer.info }));
   }
-  console.log(JSON.stringify(all.length === 1 ? all[0] : all, undefined, 2));
+  printJson(all.length === 1 ? all[0] : all);
 }
 
 interface PullFlags {

@@ -6,7 +6,7 @@ import { parseDuration } from '../duration.ts';
 import { Failure } from '../failure.ts';
 import { type Session, withClient } from '../session.ts';
 import { logLines, startOfLast } from './log-file.ts';
-import { STATES, count } from './selection.ts';
+import { RUNNING, STATES, count } from './selection.ts';
 
 interface LogFlags {
   readonly follow?: boolean;
@@ -17,7 +17,6 @@ interface LogFlags {
   readonly limitBytes?: number;
 }
 
-const RUNNING = STATES.indexOf('Running');
 const CREATED = STATES.indexOf('Created');
 /** When, which stream, whether the line goes on (`P`) or ends (`F`), and its text. */
 const LINE = /^(\S+) (stdout|stderr) ([PF])\S* ?(.*)$/s;

@@ -4,6 +4,7 @@ import { Failure } from '../failure.ts';
 import { collect, parseLabels } from '../labels.ts';
 import { listPods, statusObject } from '../pods.ts';
 import { type Session, withClient } from '../session.ts';
+import { printJson } from '../table.ts';
 import { podConfig } from './config-file.ts';
 import { forEachOf } from './each.ts';
 import { type OutputFlags, addOutputFlags, count, formatOf, pattern } from './selection.ts';
@@ -94,7 +95,7 @@ async function inspect({ client, call }: Session, ids: readonly string[], verbos
   const all: object[] = [];
   for (const podSandboxId of ids)
     all.push(statusObject(await client.kubernetes.runtime.podSandboxStatus({ podSandboxId, verbose }, call)));
-  console.log(JSON.stringify(all.length === 1 ? all[0] : all, undefined, 2));
+  printJson(all.length === 1 ? all[0] : all);
 }
 
 async function stop(session: Session, ids: readonly string[]): Promise<void> {

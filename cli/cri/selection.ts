@@ -8,6 +8,7 @@ import { type FormatOptions, formatOption } from '../table.ts';
 
 /** The states of containers as the API numbers them. */
 export const STATES = ['Created', 'Running', 'Exited', 'Unknown'];
+export const RUNNING = STATES.indexOf('Running');
 /** Labels that kubelet gives to containers. */
 export const POD_NAME = 'io.kubernetes.pod.name';
 export const POD_NAMESPACE = 'io.kubernetes.pod.namespace';

@@ -5,7 +5,7 @@ import { collect, parseLabels } from '../labels.ts';
 import { SHORT_ID } from '../pods.ts';
 import { type Session, withClient } from '../session.ts';
 import { binarySize } from '../size.ts';
-import { printListing } from '../table.ts';
+import { printJson, printListing } from '../table.ts';
 import { type OutputFlags, addOutputFlags, formatOf } from './selection.ts';
 
 interface StatsFlags extends OutputFlags {
@@ -43,7 +43,7 @@ export function addStats(cri: Command): void {
     .action((_flags: object, command: Command) =>
       withClient(command, async ({ client, call }) => {
         const { podMetrics } = await client.kubernetes.runtime.listPodSandboxMetrics({}, call);
-        console.log(JSON.stringify({ podMetrics: podMetrics.map(goMessage) }, undefined, 2));
+        printJson({ podMetrics: podMetrics.map(goMessage) });
       }),
     );
   cri
@@ -52,7 +52,7 @@ export function addStats(cri: Command): void {
     .action((_flags: object, command: Command) =>
       withClient(command, async ({ client, call }) => {
         const { descriptors } = await client.kubernetes.runtime.listMetricDescriptors({}, call);
-        console.log(JSON.stringify({ descriptors: descriptors.map(goMessage) }, undefined, 2));
+        printJson({ descriptors: descriptors.map(goMessage) });
       }),
     );
 }

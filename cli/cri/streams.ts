@@ -2,7 +2,7 @@
 import { Transform, type TransformCallback } from 'node:stream';
 import type { Command } from 'commander';
 import type { RemoteCommand, RemoteOptions } from '../../client/client.ts';
-import { launchStatus } from '../failure.ts';
+import { launching } from '../failure.ts';
 import { type Session, withClient } from '../session.ts';
 import { enterRawMode, followSize } from '../terminal.ts';
 import { count } from './selection.ts';
@@ -57,15 +57,6 @@ export function addStreams(cri: Command): void {
         ),
       ),
     );
-}
-
-async function launching(act: () => Promise<void>): Promise<void> {
-  try {
-    await act();
-  } catch (error) {
-    process.exitCode = launchStatus(error);
-    throw error;
-  }
 }
 
 async function execSync(
