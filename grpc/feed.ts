@@ -24,7 +24,6 @@ export class Line {
   readonly #path: string;
   readonly #limit: number;
   #way: Way | undefined;
-  #calls = 0;
   #closed = false;
 
   /**
@@ -60,11 +59,11 @@ export class Line {
       ...Object.fromEntries([...headers, ...(options.metadata ?? [])]),
     });
     // As long as a call is open, the process stays for it.
-    this.#calls += 1;
+    way.calls += 1;
     session.ref();
     stream.once('close', () => {
-      this.#calls -= 1;
-      if (this.#calls === 0 && !session.destroyed) session.unref();
+      way.calls -= 1;
+      if (way.calls === 0 && !session.destroyed) session.unref();
     });
     return new Feed(stream, request, { peer: this.#path, way, limit: this.#limit, options });
   }
@@ -92,7 +91,7 @@ export class Line {
     });
     // Its calls are told.
     session.on('error', () => undefined);
-    const way: Way = { session, isThere: false, failure: undefined };
+    const way: Way = { session, isThere: false, failure: undefined, calls: 0 };
     this.#way = way;
     return way;
   }
@@ -104,6 +103,8 @@ interface Way {
   /** Somebody has listened. */
   isThere: boolean;
   failure: Error | undefined;
+  /** That are open. */
+  calls: number;
 }
 
 interface FeedOptions {
@@ -171,6 +172,7 @@ export class Feed implements AsyncIterable<Buffer> {
   }
 
   #take(chunk: Buffer): void {
+    if (this.#isOver) return;
     try {
       for (const message of this.#reader.push(chunk)) {
         this.#messages.push(message);
