@@ -1,31 +1,15 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { afterEach, beforeEach, test } from 'node:test';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { Recording } from './fixture.test.ts';
 import { UNLIMITED } from './file.ts';
 import { parseBlockIo, readMetricsV1 } from './v1.ts';
 import { readMetricsV2 } from './v2.ts';
 
-let folder: string;
-
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'moor-cgroup-'));
-});
-
-afterEach(() => rmSync(folder, { recursive: true }));
-
-/** Files as a kernel has them. */
-function record(files: Record<string, string>): void {
-  for (const [name, text] of Object.entries(files)) {
-    const path = join(folder, name);
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, text);
-  }
-}
+const recording = new Recording();
 
 test('metrics of version 2 are read from a recorded cgroup', () => {
-  record({
+  recording.record({
     'pids.current': '3\n',
     'pids.max': 'max\n',
     'cpu.stat':
@@ -50,7 +34,7 @@ test('metrics of version 2 are read from a recorded cgroup', () => {
     'hugetlb.2MB.current': '2097152\n',
     'hugetlb.2MB.max': 'max\n',
   });
-  const metrics = readMetricsV2(folder)!;
+  const metrics = readMetricsV2(recording.folder)!;
   assert.deepEqual(metrics.pids, { current: 3n, limit: UNLIMITED });
   assert.equal(metrics.cpu?.usageUsec, 2034n);
   assert.equal(metrics.cpu?.throttledUsec, 70n);
@@ -76,7 +60,7 @@ test('metrics of version 2 are read from a recorded cgroup', () => {
 });
 
 test('metrics of version 1 are read from recorded cgroups, with what is missing left out', () => {
-  record({
+  recording.record({
     'memory/memory.stat': 'cache 135168\nrss 77824\nhierarchical_memory_limit 67108864\ntotal_rss 77824\n',
     'memory/memory.usage_in_bytes': '421888\n',
     'memory/memory.limit_in_bytes': '67108864\n',
@@ -90,7 +74,7 @@ test('metrics of version 1 are read from recorded cgroups, with what is missing 
     'hugetlb/hugetlb.2MB.usage_in_bytes': '0\n',
   });
   const names = ['memory', 'cpuacct', 'cpu', 'pids', 'hugetlb', 'blkio'];
-  const metrics = readMetricsV1(new Map(names.map((name) => [name, join(folder, name)])))!;
+  const metrics = readMetricsV1(new Map(names.map((name) => [name, join(recording.folder, name)])))!;
   assert.deepEqual(metrics.cpu?.usage, {
     total: 22_612_175n,
     user: 10_000_000n,
@@ -107,8 +91,8 @@ test('metrics of version 1 are read from recorded cgroups, with what is missing 
 });
 
 test('a kernel without pressure, swap or peaks leaves them out, and the rest is read', () => {
-  record({ 'pids.current': '1\n', 'memory.current': '5\n' });
-  const metrics = readMetricsV2(folder)!;
+  recording.record({ 'pids.current': '1\n', 'memory.current': '5\n' });
+  const metrics = readMetricsV2(recording.folder)!;
   assert.equal(metrics.memory?.usage, 5n);
   assert.deepEqual(
     [metrics.cpu?.psi, metrics.memory?.psi, metrics.io?.psi],
@@ -118,8 +102,8 @@ test('a kernel without pressure, swap or peaks leaves them out, and the rest is 
 });
 
 test('cgroups that are gone have no metrics', () => {
-  assert.equal(readMetricsV1(new Map([['memory', join(folder, 'memory')]])), undefined);
-  assert.equal(readMetricsV2(join(folder, 'nope')), undefined);
+  assert.equal(readMetricsV1(new Map([['memory', join(recording.folder, 'memory')]])), undefined);
+  assert.equal(readMetricsV2(join(recording.folder, 'nope')), undefined);
 });
 
 test('lines of block devices have an operation or none, and totals are left out', () => {

@@ -1,23 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { afterEach, beforeEach, test } from 'node:test';
+import { test } from 'node:test';
+import { Recording } from '../../cgroup/fixture.test.ts';
 import { podUsage, sliceFolder } from './pod-cgroup.ts';
 
-let root: string;
-beforeEach(() => {
-  root = mkdtempSync('/tmp/moor-pod-cgroup-');
-});
-afterEach(() => rmSync(root, { recursive: true }));
-
-/** Files as a kernel has them. */
-function record(files: { readonly [name: string]: string }): void {
-  for (const [name, text] of Object.entries(files)) {
-    const path = join(root, name);
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, text);
-  }
-}
+const recording = new Recording();
 
 test('a slice is below those that its name begins with', () => {
   const above = '/kubepods.slice/kubepods-burstable.slice';
@@ -25,7 +11,7 @@ test('a slice is below those that its name begins with', () => {
 });
 
 test('a pod’s cgroups of version 1', () => {
-  record({
+  recording.record({
     'cpuacct/pods/p1/cpuacct.usage': '7000000000\n',
     'cpuacct/pods/p1/cpuacct.stat': 'user 300\nsystem 50\n',
     'memory/pods/p1/memory.usage_in_bytes': '5000\n',
@@ -35,7 +21,7 @@ test('a pod’s cgroups of version 1', () => {
     'memory/pods/p1/memory.stat': 'rss 1\ntotal_rss 900\ntotal_inactive_file 1000\ntotal_pgfault 4\n',
     'pids/pods/p1/pids.current': '12\n',
   });
-  const { cpu, memory, swap, threads } = podUsage('/pods/p1', false, root)!;
+  const { cpu, memory, swap, threads } = podUsage('/pods/p1', false, recording.folder)!;
   assert.deepEqual([cpu.total, cpu.user, cpu.system], [7_000_000_000n, 3_000_000_000n, 500_000_000n]);
   assert.deepEqual(
     [memory.workingSet, memory.limit, memory.rss, memory.pageFaults],
@@ -46,7 +32,7 @@ test('a pod’s cgroups of version 1', () => {
 
 test('a pod’s cgroup of version 2, by a slice', () => {
   const folder = 'kubepods.slice/kubepods-pod1.slice';
-  record({
+  recording.record({
     'cgroup.controllers': 'cpu memory\n',
     [`${folder}/cpu.stat`]: 'usage_usec 2000\nuser_usec 1500\nsystem_usec 500\n',
     [`${folder}/cpu.pressure`]: 'some avg10=1.50 avg60=0.00 avg300=0.00 total=6\n',
@@ -56,7 +42,11 @@ test('a pod’s cgroup of version 2, by a slice', () => {
     [`${folder}/memory.stat`]: 'anon 900\ninactive_file 1000\npgmajfault 3\n',
     [`${folder}/pids.current`]: '2\n',
   });
-  const { cpu, memory, swap, pressure } = podUsage('/kubepods.slice/kubepods-pod1.slice', true, root)!;
+  const { cpu, memory, swap, pressure } = podUsage(
+    '/kubepods.slice/kubepods-pod1.slice',
+    true,
+    recording.folder,
+  )!;
   assert.deepEqual([cpu.total, cpu.user], [2_000_000n, 1_500_000n]);
   assert.deepEqual([memory.workingSet, memory.limit, memory.majorPageFaults], [4000n, undefined, 3n]);
   assert.equal(swap.usage, 7n);
@@ -65,5 +55,5 @@ test('a pod’s cgroup of version 2, by a slice', () => {
 });
 
 test('without a cgroup of its own nothing is known of it', () => {
-  for (const parent of ['', '/', '/gone']) assert.equal(podUsage(parent, false, root), undefined);
+  for (const parent of ['', '/', '/gone']) assert.equal(podUsage(parent, false, recording.folder), undefined);
 });
