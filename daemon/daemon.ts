@@ -280,7 +280,7 @@ export class Daemon {
     await this.#serveGrpc(grpc.address, plugins.services, calls);
     if (cri.address === '') return;
     const forKubelet = plugins.services.filter(({ definition }) =>
-      definition.fullName.startsWith('runtime.v1.'),
+      definition.fullName.startsWith('runtime.'),
     );
     await this.#serveGrpc(cri.address, forKubelet, calls);
   }

@@ -25,7 +25,7 @@ import type { Proxies } from './proxy/proxies.ts';
 import type { ProxyKind } from './proxy/settings.ts';
 import { containersService } from './services/containers.ts';
 import { contentService } from './services/content.ts';
-import { imageService, runtimeService } from './services/cri.ts';
+import { criServices } from './services/cri.ts';
 import { diffService } from './services/diff.ts';
 import { eventsService } from './services/events.ts';
 import { healthService } from './services/health.ts';
@@ -192,7 +192,7 @@ export const table: readonly Plugin[] = [
     id: 'cri',
     requires: [Type.Metadata, Type.Runtime, Type.Snapshotter],
     platforms: native,
-    serve: ({ cri }) => (cri === undefined ? [] : [runtimeService(cri), imageService(cri)]),
+    serve: ({ cri }) => (cri === undefined ? [] : criServices(cri)),
   },
   {
     type: Type.Grpc,

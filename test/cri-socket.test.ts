@@ -3,9 +3,14 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { VersionDefinition } from '../proto/gen/containerd/services/version.ts';
-import { CgroupDriver, RuntimeServiceDefinition } from '../proto/gen/runtime/v1/api.ts';
+import {
+  CgroupDriver,
+  ContainerState,
+  ImageServiceDefinition,
+  RuntimeServiceDefinition,
+} from '../proto/gen/runtime/v1/api.ts';
 import { Code } from '../ttrpc/errors.ts';
-import { Kubelet } from './harness/cri.ts';
+import { BUSYBOX, Kubelet } from './harness/cri.ts';
 import { Daemon } from './harness/daemon.ts';
 import { Connection, failureOf } from './harness/rpc.ts';
 
@@ -45,4 +50,32 @@ it('cgroups by systemd are told to kubelet, and a daemon without the CRI serves 
   using other = without.connect();
   const failure = await failureOf(other.service(RuntimeServiceDefinition).version({}));
   assert.equal(failure.code, Code.Unimplemented);
+});
+
+it('kubelets that know the CRI by its former name drive the same pods', async () => {
+  const address = `/tmp/moor-cri-${process.pid}.sock`;
+  await using kubelet = await Kubelet.start({ cri: `address = "${address}"` });
+  const alpha = 'runtime.v1alpha2';
+  for (const at of [address, kubelet.daemon.address]) {
+    using connection = new Connection(at);
+    const runtime = connection.service({
+      ...RuntimeServiceDefinition,
+      fullName: `${alpha}.RuntimeService`,
+    });
+    const images = connection.service({ ...ImageServiceDefinition, fullName: `${alpha}.ImageService` });
+    const version = await runtime.version({ version: '0.1.0' });
+    assert.deepEqual([version.version, version.runtimeApiVersion], ['0.1.0', 'v1alpha2']);
+    assert.notEqual((await images.imageStatus({ image: { image: BUSYBOX } })).image, undefined);
+
+    const config = kubelet.pod('alpha');
+    const { podSandboxId } = await runtime.runPodSandbox({ config });
+    const containerId = await kubelet.create({ id: podSandboxId, config }, 'sh', ['sleep', '1000']);
+    await runtime.startContainer({ containerId });
+    assert.equal((await kubelet.status(containerId)).state, ContainerState.CONTAINER_RUNNING);
+    const { stdout } = await runtime.execSync({ containerId, cmd: ['hostname'], timeout: 30n });
+    assert.equal(stdout.toString(), 'alpha\n');
+    await runtime.stopPodSandbox({ podSandboxId });
+    await runtime.removePodSandbox({ podSandboxId });
+    assert.deepEqual((await kubelet.runtime.listPodSandbox({})).items, []);
+  }
 });

@@ -7,13 +7,19 @@ import { handlersOf, runtimeOf } from './settings.ts';
 
 /** Of the kubelet API, in which `Version` is asked; it has stayed so. */
 const KUBELET_API = '0.1.0';
-const API = 'v1';
+export const API = 'v1';
+/** What kubelets up to 1.25 ask for, those up to 1.22 for nothing else. */
+export const ALPHA_API = 'v1alpha2';
 const NAME = 'moor';
 
-export function statusCalls(cri: Cri): Calls<'version' | 'status' | 'runtimeConfig' | 'updateRuntimeConfig'> {
+/** @param api what it is asked by */
+export function statusCalls(
+  cri: Cri,
+  api: string,
+): Calls<'version' | 'status' | 'runtimeConfig' | 'updateRuntimeConfig'> {
   return {
     async version() {
-      return { version: KUBELET_API, runtimeName: NAME, runtimeVersion: version, runtimeApiVersion: API };
+      return { version: KUBELET_API, runtimeName: NAME, runtimeVersion: version, runtimeApiVersion: api };
     },
 
     async status({ verbose }) {
