@@ -40,7 +40,7 @@ const EXECS_TIMEOUT_MS = 10_000;
 /** Milliseconds until what could not be written down is tried again. */
 const RECORD_PAUSE_MS = 1000;
 
-/** The one container of a shim, from its creation to its deletion. */
+/** A container of a shim, from its creation to its deletion. */
 export class Container {
   readonly id: string;
   readonly bundle: string;
@@ -52,6 +52,7 @@ export class Container {
   readonly #record: StateRecord;
   readonly #execs = new Map<string, ExecProcess>();
   readonly #execRecord: ExecRecord;
+  readonly #unwatch: () => void;
   #cgroup: Cgroup | undefined;
   #oom: OomWatch | undefined;
   /** Resolves when the exit of the init has been queued for the daemon. */
@@ -68,7 +69,7 @@ export class Container {
     this.#spec = readSpec(bundle);
     this.#record = new StateRecord(bundle, surroundings.log);
     this.#execRecord = new ExecRecord(bundle, surroundings.log);
-    surroundings.publisher.watchHolding((holding) => this.#record.hold(holding));
+    this.#unwatch = surroundings.publisher.watchHolding((holding) => this.#record.hold(holding));
     this.#runc = new Runc(
       { id, bundle, namespace: surroundings.namespace },
       this.#options,
@@ -214,6 +215,7 @@ export class Container {
     }
     await this.#exitTold;
     this.#oom?.close();
+    this.#unwatch();
     await unmountRootfs(this.#rootfs);
     reached('rootfs-unmounted');
     this.#publish(event.deleted(this.id, this.init.exit));
@@ -252,6 +254,7 @@ export class Container {
 
   async #undoCreate(): Promise<void> {
     const { log } = this.#surroundings;
+    this.#unwatch();
     // A runtime that was killed, or failed late, may have left a part of it.
     await this.#runc.deleteUnfinished(this.#spec.cgroupsPath).catch((error: unknown) => {
       log.warn('what the runtime has left of a failed creation cannot be deleted', { error });

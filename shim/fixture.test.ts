@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import { listenUnix, mkfifo } from '../native/native.ts';
 import { TaskExit } from '../proto/gen/containerd/events/task.ts';
 import { EventsDefinition } from '../proto/gen/containerd/services/events_ttrpc.ts';
+import { SandboxDefinition } from '../proto/gen/containerd/runtime/sandbox.ts';
 import { TaskDefinition } from '../proto/gen/containerd/task/v2.ts';
 import { TaskDefinition as TaskV3Definition } from '../proto/gen/containerd/task/v3.ts';
 import type { Any } from '../proto/gen/google/protobuf/any.ts';
@@ -149,6 +150,7 @@ export class Shim {
   task!: ServiceClient<typeof TaskDefinition>;
   taskV3!: ServiceClient<typeof TaskV3Definition>;
   moor!: ServiceClient<typeof ShimDefinition>;
+  sandbox!: ServiceClient<typeof SandboxDefinition>;
   readonly #workshop: Workshop;
   #client: TtrpcClient | undefined;
 
@@ -191,6 +193,7 @@ export class Shim {
     this.task = this.#client.service(TaskDefinition);
     this.taskV3 = this.#client.service(TaskV3Definition);
     this.moor = this.#client.service(ShimDefinition);
+    this.sandbox = this.#client.service(SandboxDefinition);
   }
 
   writeSpec(options: SpecOptions = {}): void {

@@ -1,9 +1,9 @@
 import type { AttachRequest, ShimDefinition } from '../proto/gen/moor/shim/v1.ts';
 import { failedPrecondition, invalidArgument } from '../ttrpc/errors.ts';
 import type { ServiceImplementation } from '../ttrpc/service.ts';
+import type { Berth } from './berth.ts';
 import type { Journal } from './journal.ts';
 import type { Publisher } from './publisher.ts';
-import type { Berth } from './service.ts';
 
 /** What Moor's daemon asks of a shim beyond containerd's task service. */
 export function moorService({

@@ -52,7 +52,7 @@ export class Publisher {
   #closed = false;
   #wake: (() => void) | undefined;
   #holding = false;
-  #onHolding: (holding: boolean) => void = () => {};
+  readonly #holdingListeners = new Set<(holding: boolean) => void>();
 
   /** @param address path of the daemon's ttrpc socket; without one, nobody is told of events but subscribers */
   constructor(address: string, namespace: string, log: Log) {
@@ -89,10 +89,14 @@ export class Publisher {
     return () => this.#subscribers.delete(subscriber);
   }
 
-  /** Has `listener` told, now and at each change, whether there are events that the daemon was not there to take. */
-  watchHolding(listener: (holding: boolean) => void): void {
-    this.#onHolding = listener;
+  /**
+   * Has `listener` told, now and at each change, whether there are events that the daemon was not there to take.
+   * @returns what ends that
+   */
+  watchHolding(listener: (holding: boolean) => void): () => void {
+    this.#holdingListeners.add(listener);
     listener(this.#holding);
+    return () => this.#holdingListeners.delete(listener);
   }
 
   /** Events that wait for an acknowledgement. */
@@ -174,7 +178,7 @@ export class Publisher {
   #hold(holding: boolean): void {
     if (holding === this.#holding) return;
     this.#holding = holding;
-    this.#onHolding(holding);
+    for (const listener of this.#holdingListeners) listener(holding);
   }
 
   /**

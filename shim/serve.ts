@@ -1,16 +1,19 @@
 import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { closeRange, prctlName } from '../native/native.ts';
+import { SandboxDefinition } from '../proto/gen/containerd/runtime/sandbox.ts';
 import { ShutdownRequest, TaskDefinition as TaskV2 } from '../proto/gen/containerd/task/v2.ts';
 import { TaskDefinition as TaskV3 } from '../proto/gen/containerd/task/v3.ts';
 import { ShimDefinition } from '../proto/gen/moor/shim/v1.ts';
 import { TtrpcServer } from '../ttrpc/server.ts';
 import type { CallContext } from '../ttrpc/service.ts';
+import { Berth } from './berth.ts';
 import type { Log } from './log.ts';
 import { moorService } from './moor-service.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
-import { Berth, taskService } from './service.ts';
+import { sandboxService } from './sandbox-service.ts';
+import { taskService } from './service.ts';
 import type { SealedRunc } from './sealed-runc.ts';
 import { boundPath } from './socket.ts';
 
@@ -50,6 +53,7 @@ export async function serve({ namespace, events, log, socket, sealedRunc }: Serv
   const service = taskService({ namespace, reaper, publisher, log, sealedRunc, shutdown, berth });
   server.add(TaskV2, service);
   server.add(TaskV3, service);
+  server.add(SandboxDefinition, sandboxService({ berth, log, shutdown }));
   server.add(ShimDefinition, moorService({ publisher, berth }));
   // With the shim its container would end: a mistake in one call is no reason for that.
   process.on('uncaughtException', (error) =>

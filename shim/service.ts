@@ -5,9 +5,10 @@ import type { TaskDefinition as TaskV2 } from '../proto/gen/containerd/task/v2.t
 import type { TaskDefinition as TaskV3 } from '../proto/gen/containerd/task/v3.ts';
 import { Status } from '../proto/gen/containerd/types/task.ts';
 import type { Any } from '../proto/gen/google/protobuf/any.ts';
-import { alreadyExists, invalidArgument, notFound } from '../ttrpc/errors.ts';
+import { alreadyExists, failedPrecondition, invalidArgument, notFound } from '../ttrpc/errors.ts';
 import type { CallContext, ServiceImplementation } from '../ttrpc/service.ts';
 import { nameOf, pack } from './any.ts';
+import type { Berth } from './berth.ts';
 import { Container, type Surroundings } from './container.ts';
 import { event } from './events.ts';
 import type { ContainerProcess } from './process.ts';
@@ -17,21 +18,9 @@ import type { State } from './state.ts';
 
 /** What the task service needs from the shim around it. */
 export interface ServiceSurroundings extends Surroundings {
-  /** Has the container while there is one. */
   readonly berth: Berth;
   /** Ends the shim, once the answer that is being given is written and, or soon after, all output has been delivered. */
   readonly shutdown: (delivered: Promise<unknown>) => void;
-}
-
-/** The place for the one container of a shim. */
-export class Berth {
-  container: Container | undefined;
-
-  /** @throws RpcError NotFound */
-  demand(id: string): Container {
-    if (this.container?.id !== id) throw notFound(`container not created: ${id}`);
-    return this.container;
-  }
 }
 
 const STATUS: Record<State['status'], Status> = {
@@ -61,10 +50,13 @@ export function taskService(
   const service: ServiceImplementation<typeof TaskV3> = {
     create: (request, { signal }) =>
       creations.run(async () => {
-        const taken = berth.container?.id;
+        const taken = berth.occupant(request.id)?.id;
         if (taken !== undefined) throw alreadyExists(`this shim has the container ${taken} already`);
-        berth.container = await Container.create(request, surroundings, signal);
-        return { pid: berth.container.init.pid };
+        if (berth.sandbox?.state.kind === 'stopped')
+          throw failedPrecondition(`sandbox ${berth.sandbox.id} has been stopped`);
+        const container = await Container.create(request, surroundings, signal);
+        berth.add(container);
+        return { pid: container.init.pid };
       }),
 
     start: async (request, context) => {
@@ -79,7 +71,7 @@ export function taskService(
       const container = containerOf(request);
       if (request.execId === '') {
         await container.delete();
-        if (berth.container === container) berth.container = undefined;
+        berth.remove(container);
         remember(container.init);
         return ending(container.init);
       }
@@ -173,11 +165,17 @@ export function taskService(
       return { stats };
     },
 
-    connect: async () => ({ shimPid: getPid(), taskPid: berth.container?.init.pid }),
+    connect: async ({ id }) => {
+      const { containers } = berth;
+      const container = containers.find((each) => each.id === id) ?? containers[0];
+      return { shimPid: getPid(), taskPid: container?.init.pid };
+    },
 
     shutdown: async (request) => {
       await creations.idle();
-      if (berth.container === undefined || request.now) shutdown(Promise.all(undelivered));
+      // A sandbox outlives what runs in it, and has a call of its own to be ended by.
+      const isEmpty = berth.containers.length === 0 && berth.sandbox === undefined;
+      if (isEmpty || request.now) shutdown(Promise.all(undelivered));
       return {};
     },
 
@@ -235,7 +233,7 @@ function checkpointOptions(any: Any | undefined): CheckpointOptions {
 }
 
 /** The promise's value, unless the call is given up before. */
-async function before<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
+export async function before<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   signal.throwIfAborted();
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   const abort = () => reject(signal.reason as Error);

@@ -9,10 +9,11 @@ import { TtrpcClient } from '../ttrpc/client.ts';
 import { TtrpcServer } from '../ttrpc/server.ts';
 import type { ServiceClient } from '../ttrpc/service.ts';
 import { pack } from './any.ts';
+import { Berth } from './berth.ts';
 import { Log } from './log.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
-import { Berth, taskService } from './service.ts';
+import { taskService } from './service.ts';
 
 const STDERR = 2;
 const SIGKILL = 9;
