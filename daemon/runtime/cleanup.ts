@@ -1,5 +1,6 @@
 /** After a shim has died: its container is killed and removed, and its exit made known. */
 import { unlinkSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { DeleteResponse } from '../../proto/gen/containerd/task/v2.ts';
 import { Code, isCode, messageOf } from '../../ttrpc/errors.ts';
@@ -17,8 +18,10 @@ import { Shim } from './shim.ts';
 /** Milliseconds until a killed process is taken to be stuck in the kernel. */
 const KILL_TIMEOUT_MS = 2000;
 const SHUTDOWN_TIMEOUT_MS = 3000;
-/** The clean-up is tried so often. */
-const DELETIONS = 3;
+/** The clean-up is tried so often: whoever kills its program may be at it for a while, and where it is given up the container stays. */
+const DELETIONS = 12;
+/** Milliseconds before it is begun again; each time twice as many, up to the most. */
+const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [20, 1000];
 
 /**
  * Kills and removes everything a dead shim has left of its container, except the bundle. Can be repeated.
@@ -77,6 +80,7 @@ async function deleteDead(bundle: Bundle, launcher: Launcher, log: Logger): Prom
     } catch (error) {
       if (attempt === DELETIONS || !isCode(error, Code.Internal)) throw error;
       log.warn({ error: messageOf(error) }, 'the clean-up after a shim has failed, and is begun again');
+      await sleep(Math.min(FIRST_PAUSE_MS * 2 ** (attempt - 1), LONGEST_PAUSE_MS));
     }
   }
 }

@@ -24,6 +24,7 @@ const hook = join(folder, 'hook');
 const runtime = join(folder, 'runc');
 const uponDelete = join(folder, 'upon-delete');
 const taken = `${uponDelete}.taken`;
+const tally = join(folder, 'tally');
 
 writeFileSync(
   runtime,
@@ -107,7 +108,7 @@ suite('a runtime that is killed', { peers: ['moord'] }, (rig) => {
     await ctr.ok('containers', 'rm', id);
   });
 
-  it('while it deletes the container of a dead shim, with the program that cleans up', async () => {
+  it('while it deletes the container of a dead shim, five times with the program that cleans up', async () => {
     const { daemon, ctr } = rig;
     const id = 'bereft';
     await ctr.create(id, script('sleep 1000'));
@@ -115,10 +116,13 @@ suite('a runtime that is killed', { peers: ['moord'] }, (rig) => {
     writeFileSync(hook, '');
     const { pid } = await tasks().create({ containerId: id, options });
     await tasks().start({ containerId: id });
-    writeFileSync(uponDelete, 'kill -9 $PPID $$\n');
+    writeFileSync(
+      uponDelete,
+      `echo killed >>${tally}\n[ $(wc -l <${tally}) = 5 ] || mv ${taken} ${uponDelete}\nkill -9 $PPID $$\n`,
+    );
     await killProcess(processOf(pid)?.parent ?? 0);
     assert.equal((await tasks().wait({ containerId: id })).exitStatus, 137);
-    assert.ok(existsSync(taken), 'a deletion was killed');
+    assert.ok(existsSync(taken), 'the last one was killed too');
     assert.equal((await tasks().delete({ containerId: id })).exitStatus, 137);
     await expectNothingLeft(daemon, held, { except, within });
     await ctr.ok('containers', 'rm', id);
