@@ -124,8 +124,11 @@ export class Client implements Disposable {
       `start ${name}`,
       (timeout) => this.#tasks.start({ containerId, execId }, { timeout }),
       {
-        // It has been started, and may be over.
-        [Code.FailedPrecondition]: () => ({ pid: 0 }),
+        // It has been started, and may be over; unless its shim was killed, when nobody can say.
+        [Code.FailedPrecondition]: (error) => {
+          if (this.#sea.ledger.struck.has(containerId)) throw error;
+          return { pid: 0 };
+        },
       },
     );
   }

@@ -5,7 +5,7 @@ import type { Daemon } from '../harness/daemon.ts';
 import { alive, commandLine, processes } from '../harness/processes.ts';
 import type { Seed } from '../harness/seed.ts';
 
-export const TARGETS = ['daemon', 'shim', 'template', 'runtime'] as const;
+export const TARGETS = ['daemon', 'shim', 'template', 'runtime', 'client'] as const;
 export type Target = (typeof TARGETS)[number];
 
 /** How often each is to be killed. */
@@ -22,8 +22,8 @@ export interface KillerOptions {
   readonly seed: Seed;
   /** Answers to clients between two kills at most: by these time is measured here, so that a slow machine sees the same storm. */
   readonly pause: number;
-  /** Is told of a container whose shim is about to be killed. */
-  readonly struck: (container: string) => void;
+  /** Is told of a container whose shim, or whose runtime at work, is about to be killed. */
+  readonly struck: (container: string, target: Target) => void;
   /** Calls of clients that have been answered so far. */
   readonly answers: () => number;
   /** Is told of each kill. */
@@ -32,7 +32,7 @@ export interface KillerOptions {
 
 export class Killer {
   /** Kills that were done. */
-  readonly done: Record<Target, number> = { daemon: 0, shim: 0, template: 0, runtime: 0 };
+  readonly done: Record<Target, number> = { daemon: 0, shim: 0, template: 0, runtime: 0, client: 0 };
   /** Milliseconds from each kill of the daemon to the next one's first answer. */
   readonly returns: number[] = [];
   readonly #options: KillerOptions;
@@ -78,38 +78,56 @@ export class Killer {
     return false;
   }
 
-  #strike(target: 'shim' | 'template' | 'runtime'): boolean {
+  #strike(target: Exclude<Target, 'daemon'>): boolean {
     const { daemon, seed, struck } = this.#options;
-    const found =
-      target === 'runtime'
-        ? runtimesOf(daemon)
-        : ownShims(daemon).filter(({ container }) => (container === undefined) === (target === 'template'));
+    const found = victims(daemon, target);
     if (found.length === 0) return false;
     const { pid, container } = seed.pick(found);
     if (!alive(pid)) return false;
-    if (container !== undefined) struck(container);
-    process.kill(pid, 'SIGKILL');
+    if (container !== undefined) struck(container, target);
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      return false; // It has ended meanwhile.
+    }
     return true;
   }
 }
 
 interface Victim {
   readonly pid: number;
-  /** Of a shim, whose it is. */
+  /** Of a shim or a runtime, whose it is. */
   readonly container?: string | undefined;
 }
 
-/** Shims by their title, and the template. */
-function ownShims(daemon: Daemon): Victim[] {
+function victims(daemon: Daemon, target: Exclude<Target, 'daemon'>): Victim[] {
+  if (target === 'runtime') return runtimesOf(daemon);
+  if (target === 'client') return commandsOf(daemon);
+  return target === 'shim' ? shimsOf(daemon) : templatesOf(daemon);
+}
+
+/** Commands of ctr on their way. */
+function commandsOf({ address }: Daemon): Victim[] {
+  return processes().filter(({ pid, name }) => name === 'ctr' && commandLine(pid).includes(address));
+}
+
+/** By their title. */
+function shimsOf(daemon: Daemon): Victim[] {
   return processes()
     .filter(({ name }) => name.startsWith('moor-shim') || name.startsWith('node') || name === 'MainThread')
     .map(({ pid }) => ({ pid, line: commandLine(pid) }))
     .filter(({ line }) => line.includes(`${daemon.directory}/`))
     .flatMap(({ pid, line }) => {
       const container = / -id (\S+) /.exec(line)?.[1];
-      if (container !== undefined) return [{ pid, container }];
-      return line.endsWith(' template') ? [{ pid }] : [];
+      return container === undefined ? [] : [{ pid, container }];
     });
+}
+
+/** A shim that has just been forked is still called as the template is, and is not the daemon's child. */
+function templatesOf(daemon: Daemon): Victim[] {
+  return processes().filter(
+    ({ pid, parent }) => parent === daemon.pid && commandLine(pid).endsWith(' template'),
+  );
 }
 
 /** Runs of runc, its stages that become the container left out. */
@@ -123,5 +141,10 @@ function runtimesOf(daemon: Daemon): Victim[] {
   return pids
     .trim()
     .split('\n')
-    .map((pid) => ({ pid: Number(pid) }));
+    .map((pid) => ({ pid: Number(pid), container: containerOf(commandLine(Number(pid))) }));
+}
+
+/** A runtime writes its log into the bundle, which has the container's name. */
+function containerOf(command: string): string | undefined {
+  return / --log \S+\/([^/ ]+)\/[^/ ]+ /.exec(command)?.[1];
 }

@@ -56,6 +56,15 @@ export class Ledger {
   readonly lives: Life[] = [];
   /** Containers whose shim was killed. */
   readonly struck = new Set<string>();
+  /** Containers of which a runtime was killed at its work. */
+  readonly balked = new Set<string>();
+
+  /** What was refused though nothing was killed that it needed. */
+  get wronged(): Life[] {
+    return this.lives.filter(
+      ({ refused, container }) => refused && !this.struck.has(container) && !this.balked.has(container),
+    );
+  }
 
   begin(container: string, exec: string, code: number): Life {
     const life = new Life(container, exec, code);

@@ -25,7 +25,7 @@ export class Stuck extends Error {}
 export async function persist<T>(
   what: string,
   call: (timeout: number) => Promise<T>,
-  done: { readonly [code: number]: () => T | Promise<T> } = {},
+  done: { readonly [code: number]: (error: RpcError) => T } = {},
 ): Promise<Outcome<T>> {
   const deadline = performance.now() + PATIENCE;
   for (let repeated = false; ; repeated = true) {
@@ -34,7 +34,7 @@ export async function persist<T>(
     } catch (error) {
       if (!(error instanceof RpcError)) throw error;
       const stand = repeated ? done[error.code] : undefined;
-      if (stand !== undefined) return { value: await stand(), repeated };
+      if (stand !== undefined) return { value: stand(error), repeated };
       if (error.code === Code.DeadlineExceeded) throw new Stuck(`${what}: no answer for ${PATIENCE} ms`);
       if (error.code !== Code.Unavailable && error.code !== Code.Cancelled) {
         throw new RpcError(error.code, `${what}: ${error.message}`, { cause: error });

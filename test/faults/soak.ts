@@ -1,7 +1,7 @@
 /**
- * The long storm; or, without kills, many containers.
+ * The long storm; or, without kills, many containers. `--log FILE` keeps what the daemon has said.
  *
- *   npm run soak -- --seed 7 --kills daemon=100 shim=50 template=30 runtime=20 --clients 4 --pause 30
+ *   npm run soak -- --seed 7 --kills daemon=100 shim=50 template=30 runtime=20 client=20 --clients 4 --porters 2 --pause 30
  *   npm run soak -- --containers 200
  *   npm run soak -- --cycles 1000
  *   npm run soak -- --execs 1000
@@ -17,7 +17,9 @@ const { values, positionals } = parseArgs({
     seed: { type: 'string', default: '1' },
     kills: { type: 'string', multiple: true, default: ['daemon=20'] },
     clients: { type: 'string', default: '4' },
+    porters: { type: 'string', default: '0' },
     pause: { type: 'string', default: '30' },
+    log: { type: 'string' },
     containers: { type: 'string' },
     cycles: { type: 'string' },
     execs: { type: 'string' },
@@ -34,7 +36,9 @@ if (containers === undefined && cycles === undefined && execs === undefined) {
       seed: Number(values.seed),
       kills: killsOf([...values.kills, ...positionals]),
       clients: Number(values.clients),
+      porters: Number(values.porters),
       pause: Number(values.pause),
+      log: values.log,
       progress: (what) => process.stderr.write(`${what}\n`),
     }),
   );
@@ -52,13 +56,24 @@ function killsOf(entries: readonly string[]): Partial<Record<Target, number>> {
   return kills;
 }
 
-function printStorm({ done, returns, processes, events, ...findings }: Report): void {
+function printStorm({
+  done,
+  returns,
+  processes,
+  events,
+  images,
+  repeated,
+  harmed,
+  ...findings
+}: Report): void {
   const median = returns.toSorted((one, other) => one - other)[Math.floor(returns.length / 2)];
   const table = new Table({ head: ['', ''] });
   table.push(
     ['killed', TARGETS.map((target) => `${target} ${done[target]}`).join(', ')],
     ['processes', processes],
     ['events', events],
+    ['images carried, commands repeated', `${images}, ${repeated}`],
+    ['refused for want of what was killed', harmed],
     ['back to service, median', median === undefined ? '' : `${Math.round(median)} ms`],
     ...Object.entries(findings).map(([what, found]) => [what, found.length] as [string, number]),
   );

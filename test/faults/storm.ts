@@ -1,14 +1,17 @@
 /** Clients at work while processes are killed, and afterwards the count of what is wrong. */
+import { copyFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ContainersDefinition } from '../../proto/gen/containerd/services/containers.ts';
 import { Connection } from '../../client/connection.ts';
 import { Daemon } from '../harness/daemon.ts';
 import { holdings, list, type Holdings } from '../harness/leftovers.ts';
+import { LocalRegistry } from '../harness/registry.ts';
 import { choicesOf } from '../harness/seed.ts';
 import { eventually } from '../harness/wait.ts';
 import { Client, type Sea } from './client.ts';
 import { Killer, type Kills } from './killer.ts';
 import { type Findings, Ledger } from './ledger.ts';
+import { cargoFor, endLeases, Porter } from './porter.ts';
 import { Watcher } from './watcher.ts';
 
 export interface StormOptions {
@@ -16,9 +19,13 @@ export interface StormOptions {
   readonly kills: Kills;
   /** Clients at once. */
   readonly clients: number;
+  /** Clients that move images meanwhile, by a ctr that may be killed. */
+  readonly porters?: number;
   /** Answers to clients between two kills at most. */
   readonly pause: number;
   readonly progress?: (what: string) => void;
+  /** Where the daemon's log is copied to, to look for the cause of what was found. */
+  readonly log?: string | undefined;
 }
 
 export interface Report extends Findings {
@@ -27,7 +34,12 @@ export interface Report extends Findings {
   /** Processes that clients started. */
   readonly processes: number;
   readonly events: number;
-  /** What clients were told cannot be: none, when only daemons were killed. */
+  /** Images that came and went, and commands about them that were begun anew. */
+  readonly images: number;
+  readonly repeated: number;
+  /** What clients were told cannot be, as the shim or the runtime that it needed was killed. */
+  readonly harmed: number;
+  /** What they were told cannot be for no such reason. */
   readonly refused: string[];
   /** Calls that are stuck, and answers that make no sense. */
   readonly failures: string[];
@@ -36,7 +48,15 @@ export interface Report extends Findings {
 
 const PERIOD = 60_000;
 
-export async function storm({ seed, kills, clients, pause, progress }: StormOptions): Promise<Report> {
+export async function storm({
+  seed,
+  kills,
+  clients,
+  porters: porterCount = 0,
+  pause,
+  progress,
+  log,
+}: StormOptions): Promise<Report> {
   await using daemon = await Daemon.start('moord');
   const ctr = daemon.ctr();
   const { namespace } = ctr;
@@ -63,13 +83,21 @@ export async function storm({ seed, kills, clients, pause, progress }: StormOpti
       plain: true,
     }),
   };
+  await using registry = porterCount > 0 ? await LocalRegistry.start() : undefined;
+  const porters: Porter[] = [];
+  if (registry !== undefined) {
+    for (let n = 0; n < porterCount; n += 1) {
+      const cargo = await cargoFor(daemon, registry, ctr, `p${n}`);
+      porters.push(new Porter(ctr, cargo, choicesOf(seed + 101 + n)));
+    }
+  }
   const before = await rested(daemon, sea);
   const choices = choicesOf(seed);
   const killer = new Killer({
     daemon,
     seed: choices,
     pause,
-    struck: (id) => ledger.struck.add(id),
+    struck: (id, target) => (target === 'runtime' ? ledger.balked : ledger.struck).add(id),
     answers: () => sea.answers,
     progress,
   });
@@ -81,13 +109,18 @@ export async function storm({ seed, kills, clients, pause, progress }: StormOpti
   const work = crew.map(async (client) => {
     while (!over.signal.aborted) await client.runsContainer();
   });
+  const carrying = porters.map(async (porter) => {
+    while (!over.signal.aborted) await porter.carries();
+  });
   await killer.run(kills);
   over.abort();
-  await Promise.all(work);
+  await Promise.all([...work, ...carrying]);
+  if (porters.length > 0) await endLeases(ctr);
   for (const client of crew) client[Symbol.dispose]();
   await seesTheEnd(sea, Object.values(watchers));
   const left = await leftOf(daemon, before, namespace);
   for (const watcher of Object.values(watchers)) await watcher.close();
+  if (log !== undefined) copyFileSync(daemon.log, log);
   const seen = new Map(Object.entries(watchers).map(([name, watcher]) => [name, watcher.seen]));
   return {
     ...ledger.judge(seen, new Set(['plain'])),
@@ -95,8 +128,11 @@ export async function storm({ seed, kills, clients, pause, progress }: StormOpti
     returns: killer.returns,
     processes: ledger.lives.length,
     events: watchers.prompt.seen.length,
-    refused: ledger.lives.filter((life) => life.refused).map((life) => `${life.name}: ${life.refusal}`),
-    failures: crew.flatMap((client) => client.failures),
+    harmed: ledger.lives.filter((life) => life.refused).length - ledger.wronged.length,
+    refused: ledger.wronged.map(({ name, refusal }) => `${name}: ${refusal}`),
+    images: sum(porters.map(({ carried }) => carried)),
+    repeated: sum(porters.map(({ repeated }) => repeated)),
+    failures: [...crew, ...porters].flatMap((client) => client.failures),
     left,
   };
 }
@@ -158,6 +194,10 @@ async function leftOf(daemon: Daemon, before: Holdings, namespace: string): Prom
   };
   await eventually('nothing is left', look, { within: 30_000 }).catch(() => undefined);
   return left;
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
 }
 
 /** The daemon's network namespaces: each is kept by a file. */
