@@ -154,6 +154,12 @@ const shared = (t: TestContext): string => {
   return directory;
 };
 
+/** The journal's last segment. */
+const newestIn = (journal: string): string => {
+  const numbers = readdirSync(journal).map(Number);
+  return join(journal, String(Math.max(...numbers)));
+};
+
 /** Takes events as a call does that has them sent. */
 const told = async (events: Subscription, count: number): Promise<string[]> => {
   const taken = await take(events, count);
@@ -266,10 +272,7 @@ test('many events are kept, but not all, and one that was cut off does no harm',
   const files = join(directory, 'journal');
   const bytes = readdirSync(files).reduce((sum, name) => sum + statSync(join(files, name)).size, 0);
   assert.ok(bytes > 2 << 20 && bytes < 4 << 20, `${bytes} bytes`);
-  const newest = readdirSync(files)
-    .map(Number)
-    .sort((one, other) => other - one)[0];
-  truncateSync(join(files, `${newest}`), statSync(join(files, `${newest}`)).size - 1);
+  truncateSync(newestIn(files), statSync(newestIn(files)).size - 1);
   const second = new Exchange(silent, directory);
   second.publish('ns', '/end', event);
   const back = second.subscribe([], forever, SELF);
@@ -281,6 +284,32 @@ test('many events are kept, but not all, and one that was cut off does no harm',
     previous = topic;
   }
   assert.equal(previous, '/x4998', 'the last one was cut off');
+});
+
+test('a subscriber who is late is told what many daemons have published that were killed one after the other', async (t) => {
+  const directory = shared(t);
+  new Exchange(silent, directory).subscribe([], forever, SELF);
+  const published: string[] = [];
+  const publish = (exchange: Exchange, id: string) => {
+    exchange.publish('ns', '/x', created(id));
+    published.push(id);
+  };
+  const files = join(directory, 'journal');
+  for (let i = 0; i < 50; i += 1) {
+    const daemon = new Exchange(silent, directory);
+    for (const part of ['a', 'b']) publish(daemon, `${i}${part}`);
+    // Every other one is killed while it writes.
+    const newest = newestIn(files);
+    if (i % 2 === 1) truncateSync(newest, statSync(newest).size - 1);
+    if (i % 2 === 1) published.pop();
+  }
+  const last = new Exchange(silent, directory);
+  publish(last, 'last');
+  const back = last.subscribe([], forever, SELF);
+  const seen: string[] = [];
+  while (seen.at(-1) !== 'last') seen.push(...(await told(back, 1)));
+  assert.deepEqual(seen, published);
+  assert.equal(readdirSync(files).length, 1);
 });
 
 test('a subscription ends with its signal', async () => {

@@ -4,9 +4,19 @@
  *
  * It is in the state directory and never synced: what a killed process has written is there, and a reboot ends all subscribers and
  * shims as well. Segments are files named by the number of their first event; events are counted from the first of the
- * installation's life since the last reboot.
+ * installation's life since the last reboot. A daemon goes on in the last segment: were each to begin one, a few that are killed soon
+ * after their start would push out what a subscriber who is not back yet has not seen.
  */
-import { closeSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { Envelope } from '../../proto/gen/containerd/types/event.ts';
 import { messageOf } from '../../ttrpc/errors.ts';
@@ -37,6 +47,7 @@ export class Journal {
   #published: Set<string> | undefined;
   #segments: number[];
   #fd: number | undefined;
+  /** Of the last segment, what is whole; 0 for one that is not written to any more. */
   #length = 0;
   #last: number;
   #broken = false;
@@ -51,7 +62,13 @@ export class Journal {
       .map(Number)
       .sort((one, other) => one - other);
     this.#last = (this.#segments[0] ?? 1) - 1;
-    for (const first of this.#latest) for (const { sequence } of this.#records(first)) this.#last = sequence;
+    for (const first of this.#latest) {
+      this.#length = 0;
+      for (const { sequence, end } of this.#records(first)) {
+        this.#last = sequence;
+        this.#length = end;
+      }
+    }
   }
 
   /** The number of the last event; 0 before the first. */
@@ -74,12 +91,12 @@ export class Journal {
       record.writeUInt32BE(bytes.length);
       record.set(bytes, LENGTH_BYTES);
       this.#write(record);
+      while (this.#segments.length > SEGMENTS) this.#remove(this.#segments.shift()!);
       this.#broken = false;
     } catch (error) {
       if (!this.#broken) this.#log.warn({ error: messageOf(error) }, 'events cannot be kept for subscribers');
       this.#broken = true;
-      // A record may be there in part: the next one begins a segment.
-      this.#closeSegment();
+      this.#endSegment();
     }
     return this.#last;
   }
@@ -120,20 +137,38 @@ export class Journal {
   }
 
   #write(record: Buffer): void {
-    if (this.#fd === undefined || this.#length > SEGMENT_BYTES) this.#openSegment();
-    const written = writeSync(this.#fd!, record);
+    if (this.#length === 0 || this.#length > SEGMENT_BYTES) this.#beginSegment();
+    else this.#fd ??= this.#goOn();
+    const written = writeSync(this.#fd!, record, 0, record.length, this.#length);
     this.#length += written;
     if (written < record.length) throw new Error(`${written} of ${record.length} bytes were written`);
   }
 
-  #openSegment(): void {
+  #beginSegment(): void {
     this.#closeSegment();
     const first = this.#last;
+    this.#segments = [...this.#segments.filter((other) => other !== first), first];
     this.#fd = openSync(join(this.#directory, String(first)), 'w', 0o600);
     this.#length = writeSync(this.#fd, MAGIC);
-    this.#segments = [...this.#segments.filter((other) => other !== first), first];
-    while (this.#segments.length > SEGMENTS)
-      rmSync(join(this.#directory, String(this.#segments.shift()!)), { force: true });
+  }
+
+  /** A record may be there in part, and its number is used: the next one begins a segment. */
+  #endSegment(): void {
+    this.#closeSegment();
+    this.#length = 0;
+    // One that was begun for this record would only push out others.
+    if (this.#segments.at(-1) === this.#last) this.#remove(this.#segments.pop()!);
+  }
+
+  /** Opens the last segment, without what the daemon before has written of a record. */
+  #goOn(): number {
+    const fd = openSync(join(this.#directory, String(this.#segments.at(-1))), 'r+');
+    ftruncateSync(fd, this.#length);
+    return fd;
+  }
+
+  #remove(first: number): void {
+    rmSync(join(this.#directory, String(first)), { force: true });
   }
 
   #closeSegment(): void {
@@ -155,7 +190,7 @@ export class Journal {
   }
 
   /** What is whole in a segment: the daemon may have been killed, or the disk been full, within the last record. */
-  *#records(first: number): Generator<{ sequence: number; bytes: Buffer }> {
+  *#records(first: number): Generator<{ sequence: number; bytes: Buffer; end: number }> {
     let bytes: Buffer;
     try {
       bytes = readFileSync(join(this.#directory, String(first)));
@@ -169,7 +204,7 @@ export class Journal {
       const begin = at + LENGTH_BYTES;
       const end = begin + bytes.readUInt32BE(at);
       if (end > bytes.length) return;
-      yield { sequence, bytes: bytes.subarray(begin, end) };
+      yield { sequence, bytes: bytes.subarray(begin, end), end };
       at = end;
     }
   }
