@@ -1,11 +1,12 @@
 /** The daemon's life: what it opens, in which order, and how it lets go again. */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { closeRange } from '../native/native.ts';
 import { EventsDefinition } from '../proto/gen/containerd/services/events_ttrpc.ts';
 import { messageOf } from '../ttrpc/errors.ts';
 import { TtrpcServer } from '../ttrpc/server.ts';
 import { type Config, timeout, ttrpcAddress } from './config.ts';
+import { Caretaker } from './caretaker.ts';
 import { CheckpointImages } from './checkpoint/images.ts';
 import { Cri, type CriOptions } from './cri/cri.ts';
 import { NamespacedContent } from './content/namespaced-content.ts';
@@ -43,7 +44,8 @@ import { shimEventsService } from './services/events-ttrpc.ts';
 import { readIdentity } from './services/introspection.ts';
 import { milliseconds } from './schema.ts';
 import { Snapshotters } from './snapshots/snapshotters.ts';
-import { openSocket } from './socket.ts';
+import { KeptSocket } from './socket.ts';
+import { StateDirectory } from './state-directory.ts';
 import { version } from './version.ts';
 
 /** Below are standard input, output and error, which the shim template shares. */
@@ -52,12 +54,16 @@ const FIRST_PRIVATE_FD = 3;
 /** Milliseconds that those who have waited for a daemon have for their first calls before it goes on with what is not for them. */
 const HEAD_START_MS = 30;
 
+/** What is in the state directory as long as a daemon runs. */
+const STATE_FOLDERS = ['tasks', 's', 'events', 'diff', 'netns', 'cri'];
+
 export class Daemon {
   readonly #config: Config;
   readonly #log: Logger;
   readonly #health = new Health();
   /** Undoes what has been opened, the last first. */
   readonly #opened = new AsyncDisposableStack();
+  readonly #sockets: KeptSocket[] = [];
   #stopping: Promise<void> | undefined;
 
   private constructor(config: Config, log: Logger) {
@@ -92,8 +98,11 @@ export class Daemon {
     const log = this.#log;
     const begin = performance.now();
     checkPluginNames(config);
-    this.#lock(config.root);
-    this.#lock(config.state);
+    mkdirSync(config.root, { recursive: true, mode: 0o711 });
+    const lock = new DirectoryLock(config.root);
+    this.#opened.defer(() => lock.release());
+    const state = new StateDirectory(config.state);
+    this.#opened.defer(() => state.release());
     adjustOomScore(config.oom_score, log);
     if (config.temp !== '') {
       mkdirSync(config.temp, { recursive: true, mode: 0o700 });
@@ -213,15 +222,11 @@ export class Daemon {
     collections.start();
     this.#goOnLater(core);
     this.#opened.use(new IdleMemory());
+    state.keep(STATE_FOLDERS, async () => exchange.renew());
+    this.#opened.use(new Caretaker([state, ...this.#sockets], log)).start();
     notify(log, 'READY=1', `MAINPID=${process.pid}`);
     const milliseconds = Math.round(performance.now() - begin);
     log.info({ address: config.grpc.address, pid: process.pid, version, milliseconds }, 'serving');
-  }
-
-  #lock(directory: string): void {
-    mkdirSync(directory, { recursive: true, mode: 0o711 });
-    const lock = new DirectoryLock(directory);
-    this.#opened.defer(() => lock.release());
   }
 
   /** What no client waits for. */
@@ -267,12 +272,12 @@ export class Daemon {
       onError: (error) => log.warn({ err: error }, 'a connection of a shim failed'),
     });
     server.add(EventsDefinition, shimEventsService(exchange, tasks));
-    const fd = await openSocket(address, this.#config.ttrpc);
+    const socket = await KeptSocket.open(address, this.#config.ttrpc, (fd) => server.listenFd(fd));
+    this.#sockets.push(socket);
     this.#opened.defer(async () => {
       await server.close();
-      rmSync(address, { force: true });
+      socket.remove();
     });
-    await server.listenFd(fd);
   }
 
   async #serveClients(plugins: LoadedPlugins, { calls }: MetricsEndpoint): Promise<void> {
@@ -298,12 +303,12 @@ export class Daemon {
       observer,
     });
     for (const service of services) server.add(service);
-    const fd = await openSocket(address, grpc);
+    const socket = await KeptSocket.open(address, grpc, (fd) => server.listen(fd));
+    this.#sockets.push(socket);
     this.#opened.defer(async () => {
       await server.close(timeout(this.#config, 'moor.timeout.shutdown'));
-      rmSync(address, { force: true });
+      socket.remove();
     });
-    await server.listen(fd);
   }
 
   async #stop(): Promise<void> {

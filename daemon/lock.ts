@@ -1,5 +1,5 @@
 /** One daemon for a directory at a time. */
-import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
 import { constants } from 'node:fs';
 import { join } from 'node:path';
 import { flock } from '../native/native.ts';
@@ -11,6 +11,7 @@ export class DirectoryInUse extends Error {
 
 /** A lock on a directory. It ends with the process, however that ends. */
 export class DirectoryLock {
+  readonly #path: string;
   readonly #fd: number;
 
   /** @throws DirectoryInUse that names the process which holds the lock */
@@ -30,7 +31,15 @@ export class DirectoryLock {
       closeSync(fd);
       throw error;
     }
+    this.#path = path;
     this.#fd = fd;
+  }
+
+  /** Whether it keeps others away: its file is in the directory still. */
+  get holds(): boolean {
+    const held = fstatSync(this.#fd);
+    const there = statSync(this.#path, { throwIfNoEntry: false });
+    return there?.dev === held.dev && there.ino === held.ino;
   }
 
   release(): void {

@@ -1,8 +1,9 @@
 /** The daemon's listening sockets. */
-import { chmodSync, chownSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs';
+import { chmodSync, chownSync, lstatSync, mkdirSync, rmSync, unlinkSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { listenUnix } from '../native/native.ts';
+import type { Charge } from './caretaker.ts';
 
 export interface SocketOwner {
   readonly uid: number;
@@ -58,4 +59,53 @@ export async function openSocket(path: string, { uid, gid }: SocketOwner): Promi
   if (uid !== 0 || gid !== 0) chownSync(path, uid, gid);
   if (gid !== 0) chmodSync(path, 0o660);
   return fd;
+}
+
+/** A listening socket whose file is at its path as long as it is open. */
+export class KeptSocket implements Charge {
+  readonly what: string;
+  readonly #path: string;
+  readonly #owner: SocketOwner;
+  readonly #serve: (fd: number) => Promise<void>;
+  #file = '';
+
+  private constructor(path: string, owner: SocketOwner, serve: (fd: number) => Promise<void>) {
+    this.what = `the socket ${path}`;
+    this.#path = path;
+    this.#owner = owner;
+    this.#serve = serve;
+  }
+
+  /**
+   * @param serve takes a listening descriptor over; another one whenever the file has been removed
+   * @throws as `openSocket`
+   */
+  static async open(
+    path: string,
+    owner: SocketOwner,
+    serve: (fd: number) => Promise<void>,
+  ): Promise<KeptSocket> {
+    const socket = new KeptSocket(path, owner, serve);
+    await socket.restore();
+    return socket;
+  }
+
+  isThere = (): boolean => this.#file === identityOf(this.#path);
+
+  restore = async (): Promise<void> => {
+    const fd = await openSocket(this.#path, this.#owner);
+    this.#file = identityOf(this.#path);
+    await this.#serve(fd);
+  };
+
+  /** Removes the file, unless it is another's. */
+  remove(): void {
+    if (this.isThere()) rmSync(this.#path, { force: true });
+  }
+}
+
+/** Empty when there is nothing at the path. */
+function identityOf(path: string): string {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  return stat === undefined ? '' : `${stat.dev} ${stat.ino}`;
 }

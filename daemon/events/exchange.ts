@@ -96,6 +96,12 @@ export class Exchange {
     this.#timer.unref();
   }
 
+  /** Goes on in the directory that has been made anew: what was in it is lost to those who come back. */
+  renew(): void {
+    this.#journal?.renew();
+    this.#followers?.renew();
+  }
+
   close(): void {
     clearTimeout(this.#timer);
     for (const subscription of this.#subscribers.keys()) void subscription.return();

@@ -76,6 +76,12 @@ export class Followers {
     }
   }
 
+  /** The directory has been removed by others: those who subscribe from now on are known to the next daemon. */
+  renew(): void {
+    mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
+    this.#absent = [];
+  }
+
   /** Nobody who is not back by now is expected any more. */
   forgetAbsent(): void {
     for (const { path } of this.#absent) rmSync(path, { force: true });

@@ -109,6 +109,13 @@ export class Journal {
     }
   }
 
+  /** The directory has been removed by others: the next event begins a segment in another one. */
+  renew(): void {
+    mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
+    this.#closeSegment();
+    this.#segments = [];
+  }
+
   close(): void {
     this.#closeSegment();
   }

@@ -68,7 +68,7 @@ export class GrpcServer {
   readonly #calls = new OpenCalls();
   readonly #sockets = new Set<Socket>();
   readonly #sessions = new Set<ServerHttp2Session>();
-  #listener: NetServer | undefined;
+  readonly #listeners = new Set<NetServer>();
   #closed: Promise<void> | undefined;
 
   constructor(options: GrpcServerOptions) {
@@ -99,7 +99,7 @@ export class GrpcServer {
     }
   }
 
-  /** Accepts connections on a listening socket, which becomes the server's. Resolves when it does. */
+  /** Accepts connections on a listening socket, which becomes the server's, as others may be. Resolves when it does. */
   listen(fd: number): Promise<void> {
     // Connections are handed on one by one, as a server of http2's does not say which sockets it has.
     const listener = createNetServer((socket) => {
@@ -107,7 +107,7 @@ export class GrpcServer {
       socket.once('close', () => this.#sockets.delete(socket));
       this.#http.emit('connection', socket);
     });
-    this.#listener = listener;
+    this.#listeners.add(listener);
     return new Promise((resolve, reject) => {
       listener.once('error', reject);
       listener.listen({ fd }, () => {
@@ -150,11 +150,10 @@ export class GrpcServer {
   }
 
   async #close(grace: number): Promise<void> {
-    const gone = new Promise<void>((resolve) => {
-      if (this.#listener === undefined) resolve();
-      // Called when the last connection has ended.
-      else this.#listener.close(() => resolve());
-    });
+    // Each is called back when its last connection has ended.
+    const gone = Promise.all(
+      [...this.#listeners].map((listener) => new Promise<void>((resolve) => listener.close(() => resolve()))),
+    );
     const reason = unavailable('the daemon is shutting down');
     const stop = setTimeout(() => this.#calls.stopAll(reason), grace);
     let cut = setTimeout(() => this.#cut(), grace + CUT_AFTER);

@@ -34,6 +34,8 @@ export interface DaemonOptions {
   /** Where it keeps what is durable, and what is not; below its directory unless given. */
   readonly root?: string;
   readonly state?: string;
+  /** Where it listens; a socket in its directory unless given. */
+  readonly address?: string;
   /** With containerd's CRI, which only its own comparisons need. Ours is always there. */
   readonly cri?: boolean;
 }
@@ -74,7 +76,7 @@ export class Daemon implements AsyncDisposable {
     this.peer = peer;
     this.#options = options;
     this.directory = mkdtempSync('/tmp/m-');
-    this.address = join(this.directory, 'd.sock');
+    this.address = options.address ?? join(this.directory, 'd.sock');
     this.root = options.root ?? join(this.directory, 'root');
     this.state = options.state ?? join(this.directory, 'state');
     this.log = join(this.directory, 'log');
