@@ -160,13 +160,15 @@ for (const name of peers) {
         deaf,
       ]);
       let interrupts = 0;
+      // More than it takes, since those that come before the first is seen are one.
       const interrupt = () => {
-        stubborn.kill('SIGINT');
-        interrupts += 1;
-        if (interrupts < 3) setTimeout(interrupt, 100);
+        if (stubborn.kill('SIGINT')) interrupts += 1;
       };
-      stubborn.stdout!.once('data', interrupt);
+      let timer: NodeJS.Timeout | undefined;
+      stubborn.stdout!.once('data', () => (timer = setInterval(interrupt, 100)));
       assert.equal((await outcomeOf(stubborn)).status, 137);
+      clearInterval(timer);
+      assert.ok(interrupts >= 3, `${interrupts} interrupts`);
       await nothingLeft();
     });
 

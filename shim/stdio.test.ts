@@ -191,14 +191,14 @@ test('an exec that leaves a child behind ends, and so does its output', async ()
   await shim.run({});
   const out = new Reader(workshop.folder, 'out').open();
   const before = performance.now();
-  await shim.exec('e', ['sh', '-c', 'sleep 15 & echo x'], { stdout: out.path });
+  await shim.exec('e', ['sh', '-c', 'sleep 60 & echo x'], { stdout: out.path });
   assert.equal((await shim.wait('e')).exitStatus, 0);
   const exited = performance.now();
   assert.equal(await out.end(), 'x\n');
   await shim.delete('e');
   const took = performance.now() - before;
-  assert.ok(took < 3500, `took ${took} ms`);
-  assert.ok(exited - before < 1500, `the exit is known after ${exited - before} ms`);
+  assert.ok(took < 30_000, `took ${took} ms`);
+  assert.ok(exited - before < 30_000, `the exit is known after ${exited - before} ms`);
 });
 
 test('what lingers in the pipe is delivered to a reader that is slow', async () => {

@@ -117,7 +117,7 @@ suite('images that mean harm', { peers: ['moord'], config }, (rig) => {
     const ended = work.finally(() => (state.isDone = true)).catch(() => undefined);
     while (!state.isDone) {
       await soon('the daemon answers somebody else', connection.service(VersionDefinition).version({}), {
-        within: 5000,
+        within: 15_000,
       });
       await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 50))]);
     }

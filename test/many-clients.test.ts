@@ -45,7 +45,7 @@ suite('many clients', { peers: ['moord'], timeout: 900_000 }, (rig) => {
     // A call that were still open would be waited for.
     const began = performance.now();
     await rig.daemon.terminate();
-    assert.ok(performance.now() - began < 4000, 'no call is open when the daemon stops');
+    assert.ok(performance.now() - began < 20_000, 'no call is open when the daemon stops');
     assert.doesNotMatch(rig.daemon.tail(0, 1000), /"level":(?:50|60)|unexpectedly/);
     await rig.daemon.start();
   });

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { after, before, describe as group, it } from 'node:test';
+import { freeze } from '../daemon/services/testing/freeze.ts';
 import { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
 import { Metrics as MetricsV1 } from '../proto/gen/cgroups/v1.ts';
 import type { Ctr } from './harness/ctr.ts';
@@ -152,7 +153,7 @@ group('the metrics endpoint', { timeout: 300_000 }, () => {
     await ctr.runDetached('well', ['/bin/sleep', '1000']);
     const pid = (await ctr.task('stuck'))?.pid ?? 0;
     const shim = processOf(pid)?.parent ?? 0;
-    process.kill(shim, 'SIGSTOP');
+    await freeze(shim);
     try {
       const { text } = await soon('a scrape', scrape(), { within: 15_000 });
       assert.match(text, /^moor_scrape_failures 1$/m);

@@ -274,7 +274,7 @@ test('results of old versions are read', () => {
 
 /** What comes out of a connection; tried until somebody listens. */
 async function answer(host: string, port: number): Promise<string> {
-  for (let attempt = 0; attempt < 100; attempt += 1) {
+  for (let attempt = 0; attempt < 600; attempt += 1) {
     const text = await new Promise<string>((resolve) => {
       let got = '';
       const socket = connect({ host, port, timeout: 5000 });

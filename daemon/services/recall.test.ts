@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Status } from '../../proto/gen/containerd/types/task.ts';
+import { freeze } from './testing/freeze.ts';
 import { alive, Host } from './testing/host.ts';
 
 const OWN = '';
@@ -60,7 +61,7 @@ test('created, running and paused tasks are shown while their shims cannot say a
   await calm(host, 'created', 'running', 'paused');
   const shims = host.shims();
   await host.kill();
-  for (const pid of shims) process.kill(pid, 'SIGSTOP');
+  await Promise.all(shims.map(freeze));
   const summary = await host.start();
   assert.deepEqual([summary['live'], summary['unmet']], [3, 3]);
   assert.deepEqual(await shown(host, 'created'), [Status.CREATED, created]);

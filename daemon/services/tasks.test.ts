@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Status } from '../../proto/gen/containerd/types/task.ts';
 import { Code, isCode } from '../../ttrpc/errors.ts';
 import type { Step } from '../failpoint.ts';
+import { freeze } from './testing/freeze.ts';
 import { alive, Host } from './testing/host.ts';
 
 const goShim = '/usr/bin/containerd-shim-runc-v2';
@@ -67,10 +67,9 @@ for (const [name, runtime, skip] of runtimes) {
       await using host = new Host();
       await host.start();
       const pid = await host.run('a', ['/bin/sh', '-c', 'read x; exit 42'], runtime);
-      await host.run('b', ['/bin/sh', '-c', 'sleep 0.5; exit 42'], runtime);
+      const late = await host.run('b', ['/bin/sh', '-c', 'sleep 0.5; exit 42'], runtime);
       await host.kill();
-      await host.until('both end', () => !alive(pid) && host.exitsOf('a').length >= 0);
-      await sleep(700);
+      await host.until('both end', () => !alive(pid) && !alive(late));
       await host.start();
       assert.equal(await statusOf(host, 'b'), Status.STOPPED);
       await host.until('the exit is published', () => host.exitsOf('b').length > 0);
@@ -163,8 +162,7 @@ for (const [name, runtime, skip] of runtimes) {
       await host.start();
       host.container('a', exits42, runtime, 'create');
       const created = assert.rejects(host.create('a'));
-      await host.until('the shim works', () => existsSync(join(host.bundle('a'), 'log')));
-      await sleep(300);
+      await host.delayed('create');
       await host.kill();
       await created;
       await host.start();
@@ -187,7 +185,7 @@ for (const [name, runtime, skip] of runtimes) {
       await host.tasks.wait({ containerId: 'a' }, host.as);
       await host.until('the exit is published', () => host.exitsOf('a').length > 0);
       const deleted = assert.rejects(host.tasks.delete({ containerId: 'a' }, host.as));
-      await sleep(150);
+      await host.delayed('delete');
       await host.kill();
       await deleted;
       await host.start();
@@ -201,8 +199,7 @@ for (const [name, runtime, skip] of runtimes) {
       await host.start();
       host.container('a', sleeper, runtime, 'create');
       const created = assert.rejects(host.create('a'));
-      await host.until('the shim works', () => existsSync(join(host.bundle('a'), 'log')));
-      await sleep(300);
+      await host.delayed('create');
       process.kill(host.shimOf('a'), 'SIGKILL');
       await created;
       await host.nothingLeft();
@@ -316,7 +313,7 @@ for (const [name, runtime, skip] of runtimes) {
       await host.run('a', sleeper, runtime);
       await host.run('b', sleeper, runtime);
       const shim = host.shimOf('a');
-      process.kill(shim, 'SIGSTOP');
+      await freeze(shim);
       assert.equal(await statusOf(host, 'a'), Status.UNKNOWN);
       assert.equal(await statusOf(host, 'b'), Status.RUNNING);
       await host.kill();

@@ -6,6 +6,7 @@ import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, it } from 'node:test';
+import { freeze } from '../../daemon/services/testing/freeze.ts';
 import { alive, commandLine, descriptors, processOf } from '../harness/processes.ts';
 import { expectNothingLeft, holdings } from '../harness/leftovers.ts';
 import { suite } from '../harness/peers.ts';
@@ -60,7 +61,7 @@ suite('no descriptors left', { peers: ['moord'] }, (rig) => {
       daemon.shims().find((pid) => commandLine(pid).endsWith(' template')),
     );
     // It answers when the daemon has no descriptor left to go on with.
-    process.kill(template, 'SIGSTOP');
+    await freeze(template);
     const running = ctr.run('second', ['/bin/true'], ['--rm']);
     const record = join(daemon.bundle(ctr.namespace, 'second'), 'bootstrap.json');
     await eventually('a shim is asked for', () => existsSync(record));

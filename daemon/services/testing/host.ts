@@ -110,11 +110,11 @@ export class Host {
    * Makes a container that runs `command`.
    *
    * @param more of its spec
-   * @param slow the command of runc that takes one and a half seconds longer than it would
+   * @param slow the command of runc that takes one and a half seconds longer than it would; see `delayed`
    */
   container(id: string, command: string[], runtime: string, slow = 'none', more: object = {}): void {
     const runc = join(this.directory, `runc-${slow}`);
-    const script = `#!/bin/sh\ncase " $* " in *" ${slow} "*) sleep 1.5;; esac\nexec runc "$@"\n`;
+    const script = `#!/bin/sh\ncase " $* " in *" ${slow} "*) : >"$0.delays"; sleep 1.5;; esac\nexec runc "$@"\n`;
     writeFileSync(runc, script, { mode: 0o755 });
     const path = join(this.directory, 'containers', this.namespace);
     mkdirSync(path, { recursive: true });
@@ -131,6 +131,11 @@ export class Host {
       },
     });
     writeFileSync(join(path, id), Container.encode(container).finish());
+  }
+
+  /** Returns when the slow command of runc has been called. */
+  async delayed(slow: string): Promise<void> {
+    await this.until(`runc ${slow} is called`, () => existsSync(join(this.directory, `runc-${slow}.delays`)));
   }
 
   async create(id: string, options: CallOptions = {}): Promise<number> {
