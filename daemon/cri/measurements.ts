@@ -27,11 +27,16 @@ export interface Measured {
   readonly layer: FilesystemUsage | undefined;
 }
 
+export interface MeasuredInPod extends Measured {
+  /** Its processes; undefined when its shim does not name them in time. */
+  readonly pids: readonly number[] | undefined;
+}
+
 export interface MeasuredPod {
   readonly record: Pod;
   readonly usage: CgroupUsage | undefined;
   readonly nanoCores: bigint;
-  readonly containers: readonly Measured[];
+  readonly containers: readonly MeasuredInPod[];
   /** The one that pods are reached by is the first. Empty in the host's network. */
   readonly interfaces: readonly InterfaceUsage[];
   readonly processes: bigint;
@@ -72,14 +77,26 @@ export class Measurements {
 
   async pod(record: Pod, signal: AbortSignal): Promise<MeasuredPod> {
     const running = this.#cri.containersOf(record.id).filter(({ state }) => state?.$case === 'running');
-    const [own, containers, processes] = await Promise.all([
+    const [own, ownPids, containers] = await Promise.all([
       this.#usage(record.id, signal),
-      Promise.all(running.map((each) => this.container(each, signal))),
-      this.#processes([record.id, ...running.map(({ id }) => id)], signal),
+      this.#pids(record.id, signal),
+      Promise.all(running.map((each) => this.#inPod(each, signal))),
     ]);
+    const processes = [ownPids, ...containers.map(({ pids }) => pids)].reduce(
+      (sum, pids) => sum + BigInt(pids?.length ?? 0),
+      0n,
+    );
     const usage = this.#podUsage(record) ?? sumOf([own, ...containers.map((each) => each.usage)]);
     const nanoCores = this.#rate(record.id, usage);
     return { record, usage, nanoCores, containers, interfaces: interfacesOf(record), processes };
+  }
+
+  async #inPod(record: PodContainer, signal: AbortSignal): Promise<MeasuredInPod> {
+    const [measured, pids] = await Promise.all([
+      this.container(record, signal),
+      this.#pids(record.id, signal),
+    ]);
+    return { ...measured, pids };
   }
 
   #podUsage({ config }: Pod): CgroupUsage | undefined {
@@ -103,17 +120,15 @@ export class Measurements {
     }
   }
 
-  async #processes(ids: readonly string[], signal: AbortSignal): Promise<bigint> {
+  async #pids(id: string, signal: AbortSignal): Promise<number[] | undefined> {
     const limited = AbortSignal.any([signal, AbortSignal.timeout(SHIM_TIMEOUT_MS)]);
-    const counts = await Promise.all(
-      ids.map(async (id) => {
-        const pids = await taskOf(this.#cri, id)
-          ?.pids(limited)
-          .catch(() => []);
-        return pids?.length ?? 0;
-      }),
-    );
-    return BigInt(counts.reduce((sum, count) => sum + count, 0));
+    try {
+      return (await taskOf(this.#cri, id)?.pids(limited))?.map(({ pid }) => pid);
+    } catch (error) {
+      signal.throwIfAborted();
+      this.#cri.log.debug({ id, error: messageOf(error) }, 'the processes of a container cannot be listed');
+      return undefined;
+    }
   }
 
   async #layer(id: string, signal: AbortSignal): Promise<FilesystemUsage | undefined> {

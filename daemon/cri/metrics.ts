@@ -13,8 +13,7 @@ import {
   type FilesystemSize,
   type Metric,
 } from './container-metrics.ts';
-import type { Cri } from './cri.ts';
-import type { Measured, MeasuredPod } from './measurements.ts';
+import type { MeasuredInPod, MeasuredPod } from './measurements.ts';
 import type { InterfaceUsage } from './network-usage.ts';
 import { now } from './pod-life.ts';
 import { processUsage } from './process-usage.ts';
@@ -66,11 +65,7 @@ const PROCESSES = CONTAINER_METRICS.find(({ name }) => name === 'container_proce
 /** Everything that there may be a figure of. */
 export const METRICS: readonly Metric[] = [...CONTAINER_METRICS, ...NETWORK_METRICS];
 
-export async function metricsOf(
-  cri: Cri,
-  measured: MeasuredPod,
-  signal: AbortSignal,
-): Promise<PartialMessage<PodSandboxMetrics>> {
+export async function metricsOf(measured: MeasuredPod): Promise<PartialMessage<PodSandboxMetrics>> {
   const { record, interfaces, processes, containers } = measured;
   const { name: pod = '', namespace = '' } = record.config?.metadata ?? {};
   const own = ['', record.id, '', record.name, namespace, pod];
@@ -83,18 +78,19 @@ export async function metricsOf(
     containerMetrics: await Promise.all(
       containers.map(async (container) => ({
         containerId: container.record.id,
-        metrics: containerMetrics(await detailed(cri, container, signal), namespace, pod),
+        metrics: containerMetrics(await detailed(container), namespace, pod),
       })),
     ),
   };
 }
 
 /** @returns undefined for one that could not be measured */
-async function detailed(cri: Cri, measured: Measured, signal: AbortSignal): Promise<Detailed | undefined> {
-  const { usage, layer, record } = measured;
+async function detailed(measured: MeasuredInPod): Promise<Detailed | undefined> {
+  const { usage, layer, pids, record } = measured;
   if (usage === undefined) return undefined;
+  const { state } = record;
   const [held, filesystem] = await Promise.all([
-    processUsage(cri, record, signal),
+    pids === undefined || state?.$case !== 'running' ? undefined : processUsage(pids, state.value.pid),
     sizeOf(layer?.fsId?.mountpoint ?? ''),
   ]);
   return { ...measured, usage, held, filesystem };

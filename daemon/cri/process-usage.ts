@@ -1,13 +1,5 @@
 /** What the processes of a container hold, which no cgroup counts (proc_pid_fd(5), proc_pid_limits(5)). */
 import { readdir, readFile, readlink } from 'node:fs/promises';
-import { messageOf } from '../../ttrpc/errors.ts';
-import type { Cri } from './cri.ts';
-import type { PodContainer } from './pod.ts';
-import { taskOf } from './remains.ts';
-
-/** Milliseconds that a shim may take to name the processes. */
-const SHIM_TIMEOUT_MS = 2000;
-
 export interface ProcessUsage {
   readonly processes: bigint;
   readonly files: bigint;
@@ -16,30 +8,17 @@ export interface ProcessUsage {
   readonly openFiles: bigint | undefined;
 }
 
-/** @returns undefined when it does not run, or its shim does not answer in time */
-export async function processUsage(
-  cri: Cri,
-  { id, state }: PodContainer,
-  signal: AbortSignal,
-): Promise<ProcessUsage | undefined> {
-  if (state?.$case !== 'running') return undefined;
-  try {
-    const limited = AbortSignal.any([signal, AbortSignal.timeout(SHIM_TIMEOUT_MS)]);
-    const pids = (await taskOf(cri, id)?.pids(limited)) ?? [];
-    let files = 0n;
-    let sockets = 0n;
-    for (const { pid } of pids) {
-      for (const target of await openOf(pid)) {
-        files += 1n;
-        if (target.startsWith('socket:')) sockets += 1n;
-      }
+/** @param first the process that the container began with */
+export async function processUsage(pids: readonly number[], first: number): Promise<ProcessUsage> {
+  let files = 0n;
+  let sockets = 0n;
+  for (const pid of pids) {
+    for (const target of await openOf(pid)) {
+      files += 1n;
+      if (target.startsWith('socket:')) sockets += 1n;
     }
-    return { processes: BigInt(pids.length), files, sockets, openFiles: await openFilesOf(state.value.pid) };
-  } catch (error) {
-    signal.throwIfAborted();
-    cri.log.debug({ id, error: messageOf(error) }, 'the processes of a container cannot be looked at');
-    return undefined;
   }
+  return { processes: BigInt(pids.length), files, sockets, openFiles: await openFilesOf(first) };
 }
 
 /** What the descriptors of a process are of; none of one that has ended. */

@@ -47,9 +47,7 @@ export function statsCalls(
     );
   const metrics = async (signal: AbortSignal) =>
     Promise.all(
-      selectedPods(cri, undefined).map(async (pod) =>
-        metricsOf(cri, await measurements.pod(pod, signal), signal),
-      ),
+      selectedPods(cri, undefined).map(async (pod) => metricsOf(await measurements.pod(pod, signal))),
     );
   return {
     async containerStats({ containerId }, { signal }) {
