@@ -1,7 +1,7 @@
 /** Listings: ctr's columns, which scripts cut apart, a framed table for people, and JSON for programs. */
 import { Option } from 'commander';
 
-export type Format = 'columns' | 'table' | 'json';
+export type Format = 'columns' | 'table' | 'json' | 'yaml';
 
 export interface FormatOptions {
   readonly format: Format;
@@ -16,7 +16,7 @@ export function formatOption(): Option {
 export interface Listing {
   readonly header: readonly string[];
   readonly rows: readonly (readonly string[])[];
-  /** What JSON shows, in place of header and rows. */
+  /** What JSON and YAML show, in place of header and rows. */
   readonly json: unknown;
   /** ctr's spacing: the least width of a column and the blanks after it. Default: 4 and 4. */
   readonly spacing?: readonly [width: number, padding: number];
@@ -30,6 +30,8 @@ export async function printListing(listing: Listing, { format }: FormatOptions):
   const { header, rows, json, spacing, filled = 'all', tabs = false } = listing;
   if (format === 'json') {
     printJson(json);
+  } else if (format === 'yaml') {
+    await printYaml(json);
   } else if (format === 'table') {
     const { default: Table } = await import('cli-table3');
     const table = new Table({ head: [...header], style: { head: [], border: [] } });
@@ -45,6 +47,12 @@ export async function printListing(listing: Listing, { format }: FormatOptions):
 /** Indented, for people and programs. */
 export function printJson(value: unknown): void {
   console.log(JSON.stringify(value, undefined, 2));
+}
+
+/** What JSON says, as YAML: no number loses digits. */
+export async function printYaml(value: unknown): Promise<void> {
+  const { parse, stringify } = await import('yaml');
+  process.stdout.write(stringify(parse(JSON.stringify(value), { intAsBigInt: true }), { lineWidth: 0 }));
 }
 
 export function print(lines: readonly string[]): void {

@@ -1,8 +1,10 @@
 /** crictl's verbs as `moor cri` has them: pods and containers from files, filters, resources, images. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { parse, stringify } from 'yaml';
 import { BUSYBOX, Kubelet } from './harness/cri.ts';
 import { Moor } from './harness/moor.ts';
 import { LocalRegistry } from './harness/registry.ts';
@@ -28,16 +30,19 @@ test('pods and containers go from files to their removal', { timeout: 240_000 },
     labels: { snake_key: 'kept', 'io.kubernetes.pod.name': 'filed', 'io.kubernetes.pod.namespace': 'space' },
     linux: { cgroup_parent: `/${kubelet.cgroup}/filed` },
   });
-  const containerFile = file('container.json', {
-    metadata: { name: 'main' },
-    image: { image: BUSYBOX },
-    command: ['sh', '-c', 'echo hello; exec sleep 1000000'],
-    log_path: 'main.log',
-    labels: { 'io.kubernetes.pod.name': 'filed', 'io.kubernetes.pod.namespace': 'space' },
-    linux: { resources: { memory_limit_in_bytes: 67_108_864 } },
-  });
+  const containerFile = file(
+    'container.yaml',
+    stringify({
+      metadata: { name: 'main' },
+      image: { image: BUSYBOX },
+      command: ['sh', '-c', 'echo hello; exec sleep 1000000'],
+      log_path: 'main.log',
+      labels: { 'io.kubernetes.pod.name': 'filed', 'io.kubernetes.pod.namespace': 'space' },
+      linux: { resources: { memory_limit_in_bytes: 67_108_864 } },
+    }),
+  );
 
-  await refused(1, /no JSON/, 'runp', file('bad.json', 'metadata:'));
+  await refused(1, /neither JSON nor YAML/, 'runp', file('bad.json', 'metadata: ['));
   await refused(1, /metadata.name is missing/, 'runp', file('nameless.json', {}));
   await refused(1, /cannot read \/no\/such/, 'runp', '/no/such');
   await refused(1, /no runtime for "nope"/, 'runp', '-r', 'nope', podFile);
@@ -84,6 +89,9 @@ test('pods and containers go from files to their removal', { timeout: 240_000 },
     [status.resources.linux['memory_limit_in_bytes'], status.log_path, info.sandboxID],
     [100_663_296, join(logs, 'main.log'), pod],
   );
+  const yaml = parse(await cri('inspect', '-o', 'yaml', id)) as { status: object };
+  assert.deepEqual(yaml.status, status);
+  assert.equal((parse(await cri('ps', '-o', 'yaml')) as { id: string }[])[0]!.id, id);
   await refused(1, /nothing to change/, 'update', id);
   assert.match(await cri('stats', id), /main +\d+\.\d{3}s +\d+\.\d\d /);
   assert.match(await cri('statsp'), /filed +space +\d+\.\d{3}s/);
@@ -92,6 +100,18 @@ test('pods and containers go from files to their removal', { timeout: 240_000 },
   await refused(1, /not found/, 'stats', 'none');
   assert.match(await cri('version'), /RuntimeName: {2}moor/);
   assert.match(await cri('runtime-config'), /cgroup_driver/);
+  assert.match(await cri('runtime-config', '-o', 'yaml'), /^ *cgroup_driver: /m);
+  assert.equal(await cri('update-runtime-config', '--pod-cidr', '10.1.0.0/24'), '');
+  await refused(2, /--pod-cidr/, 'update-runtime-config');
+  const watching = moor.spawn(['cri', 'stats', '--watch', id]);
+  const ended = once(watching, 'exit');
+  let listings = 0;
+  for await (const text of watching.stdout!) {
+    listings += String(text).match(/^CONTAINER/gm)?.length ?? 0;
+    if (listings >= 2) watching.kill('SIGINT');
+  }
+  await ended;
+  assert.ok(listings >= 2);
   assert.match(await cri('imagefsinfo'), /used_bytes/);
   assert.match(await cri('inspectp', '-q', pod), /"SANDBOX|"filed"/);
   await refused(1, /criu|checkpoint/i, 'checkpoint', '-e', join(kubelet.daemon.directory, 'c.tar'), id);

@@ -1,15 +1,15 @@
 /** `moor cri`: what crictl does, under its names. */
 import type { Command } from 'commander';
 import { goMessage } from '../json.ts';
-import { printStatus } from '../pods.ts';
+import { statusObject } from '../pods.ts';
 import { type Session, withClient } from '../session.ts';
-import { printJson } from '../table.ts';
 import { addContainers } from './containers.ts';
 import { addImageCommands } from './images.ts';
 import { addLogs } from './logs.ts';
 import { addPodCommands } from './pods.ts';
 import { addPortForward } from './port-forward.ts';
 import { addResources } from './resources.ts';
+import { type ObjectFlags, addObjectFlags, printObject } from './selection.ts';
 import { addStats } from './stats.ts';
 import { addStreams } from './streams.ts';
 
@@ -31,25 +31,31 @@ export function addCri(program: Command): void {
 }
 
 function addNode(cri: Command): void {
-  cri
-    .command('info')
-    .description('show what the runtime is and whether it is ready')
-    .action((_flags: object, command: Command) =>
-      withClient(command, async ({ client, call }) =>
-        printStatus(await client.kubernetes.runtime.status({ verbose: true }, call)),
-      ),
-    );
+  const info = cri.command('info').description('show what the runtime is and whether it is ready');
+  addObjectFlags(info).action((flags: ObjectFlags, command: Command) =>
+    withClient(command, async ({ client, call }) =>
+      printObject(statusObject(await client.kubernetes.runtime.status({ verbose: true }, call)), flags),
+    ),
+  );
   cri
     .command('version')
     .description('print the versions of the runtime and of the interface')
     .action((_flags: object, command: Command) => withClient(command, version));
+  const config = cri.command('runtime-config').description('show what kubelet takes over from the runtime');
+  addObjectFlags(config).action((flags: ObjectFlags, command: Command) =>
+    withClient(command, async ({ client, call }) =>
+      printObject(goMessage(await client.kubernetes.runtime.runtimeConfig({}, call)), flags),
+    ),
+  );
   cri
-    .command('runtime-config')
-    .description('show what kubelet takes over from the runtime')
-    .action((_flags: object, command: Command) =>
-      withClient(command, async ({ client, call }) =>
-        printJson(goMessage(await client.kubernetes.runtime.runtimeConfig({}, call))),
-      ),
+    .command('update-runtime-config')
+    .description('tell the runtime what a cluster gives to its nodes, as kubelet does')
+    .requiredOption('--pod-cidr <cidr>', 'the addresses of pods on this node; with a comma, of both families')
+    .action(({ podCidr }: { podCidr: string }, command: Command) =>
+      withClient(command, async ({ client, call }) => {
+        const runtimeConfig = { networkConfig: { podCidr } };
+        await client.kubernetes.runtime.updateRuntimeConfig({ runtimeConfig }, call);
+      }),
     );
   cri
     .command('events')

@@ -1,4 +1,4 @@
-/** Configurations of pods and containers as crictl takes them: JSON with the contract's own names for fields. */
+/** Configurations of pods and containers as crictl takes them: JSON or YAML with the contract's own names for fields. */
 import { readFile } from 'node:fs/promises';
 import type { ContainerConfig, PodSandboxConfig } from '../../client/client.ts';
 import { Failure } from '../failure.ts';
@@ -34,13 +34,22 @@ async function read(file: string): Promise<object> {
   }
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = await parsed(text);
   } catch (error) {
-    throw new Failure(`${file} is no JSON: ${(error as Error).message}`, 'YAML is not read here');
+    throw new Failure(`${file} is neither JSON nor YAML: ${(error as Error).message}`);
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw new Failure(`${file} is no object of JSON`);
+    throw new Failure(`${file} is no object of JSON or YAML`);
   return converted(value) as object;
+}
+
+async function parsed(text: string): Promise<unknown> {
+  try {
+    return JSON.parse(text);
+  } catch {
+    const { parse } = await import('yaml');
+    return parse(text, { logLevel: 'error' });
+  }
 }
 
 /** `log_directory` as `logDirectory`; whole numbers that only 64 bits hold were written as text by some, and stay. */

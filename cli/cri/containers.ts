@@ -5,26 +5,33 @@ import { Failure } from '../failure.ts';
 import { goMessage } from '../json.ts';
 import { SHORT_ID, ageOf, statusObject } from '../pods.ts';
 import { type Session, withClient } from '../session.ts';
-import { print, printJson, printListing } from '../table.ts';
+import { print, printListing } from '../table.ts';
 import { containerConfig, podConfig } from './config-file.ts';
 import { forEachOf } from './each.ts';
 import {
+  type ObjectFlags,
   type OutputFlags,
   POD_NAME,
   POD_NAMESPACE,
   RUNNING,
   type Selection,
   STATES,
+  addObjectFlags,
   addOutputFlags,
   addSelectionFlags,
   count,
   formatOf,
+  printObject,
   selected,
 } from './selection.ts';
 
 interface ListFlags extends OutputFlags, Selection {
   readonly quiet?: boolean;
   readonly trunc: boolean;
+}
+
+interface InspectFlags extends ObjectFlags, Selection {
+  readonly quiet?: boolean;
 }
 
 export function addContainers(cri: Command): void {
@@ -37,15 +44,15 @@ export function addContainers(cri: Command): void {
   addOutputFlags(addSelectionFlags(ps)).action((flags: ListFlags, command: Command) =>
     withClient(command, (session) => list(session, flags)),
   );
-  addSelectionFlags(
-    cri
-      .command('inspect')
-      .description('show all that is known of containers')
-      .argument('[container...]', 'those that are meant (default: by the filters)')
-      .option('-a, --all', 'those that do not run, too')
-      .option('-q, --quiet', 'leave out what only this runtime says'),
-  ).action((ids: string[], flags: ListFlags, command: Command) =>
-    withClient(command, (session) => inspect(session, ids, flags)),
+  const inspecting = cri
+    .command('inspect')
+    .description('show all that is known of containers')
+    .argument('[container...]', 'those that are meant (default: by the filters)')
+    .option('-a, --all', 'those that do not run, too')
+    .option('-q, --quiet', 'leave out what only this runtime says');
+  addObjectFlags(addSelectionFlags(inspecting)).action(
+    (ids: string[], flags: InspectFlags, command: Command) =>
+      withClient(command, (session) => inspect(session, ids, flags)),
   );
   cri
     .command('create')
@@ -122,7 +129,7 @@ async function list(session: Session, flags: ListFlags): Promise<void> {
   );
 }
 
-async function inspect(session: Session, ids: readonly string[], flags: ListFlags): Promise<void> {
+async function inspect(session: Session, ids: readonly string[], flags: InspectFlags): Promise<void> {
   const { client, call } = session;
   const meant = ids.length > 0 ? ids : (await selected(session, flags)).map(({ id }) => id);
   if (meant.length === 0) throw new Failure('no container is named, and none found', 'see moor cri ps -a');
@@ -131,7 +138,7 @@ async function inspect(session: Session, ids: readonly string[], flags: ListFlag
     const verbose = flags.quiet !== true;
     all.push(statusObject(await client.kubernetes.runtime.containerStatus({ containerId, verbose }, call)));
   }
-  printJson(all.length === 1 ? all[0] : all);
+  await printObject(all.length === 1 ? all[0] : all, flags);
 }
 
 async function create(

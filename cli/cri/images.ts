@@ -7,9 +7,17 @@ import { collect, parseLabels } from '../labels.ts';
 import { SHORT_ID, statusObject } from '../pods.ts';
 import { type Session, withClient } from '../session.ts';
 import { binarySize } from '../size.ts';
-import { print, printJson, printListing } from '../table.ts';
+import { print, printListing } from '../table.ts';
 import { forEachOf } from './each.ts';
-import { type OutputFlags, addOutputFlags, formatOf, imageId } from './selection.ts';
+import {
+  type ObjectFlags,
+  type OutputFlags,
+  addObjectFlags,
+  addOutputFlags,
+  formatOf,
+  imageId,
+  printObject,
+} from './selection.ts';
 
 interface ListFlags extends OutputFlags {
   readonly quiet?: boolean;
@@ -18,6 +26,10 @@ interface ListFlags extends OutputFlags {
 }
 
 const DIGEST_START = 'sha256:'.length;
+
+interface InspectFlags extends ObjectFlags {
+  readonly quiet?: boolean;
+}
 
 export function addImageCommands(cri: Command): void {
   addOutputFlags(
@@ -32,14 +44,14 @@ export function addImageCommands(cri: Command): void {
   ).action((name: string | undefined, flags: ListFlags, command: Command) =>
     withClient(command, (session) => list(session, name, flags)),
   );
-  cri
+  const inspecting = cri
     .command('inspecti')
     .description('show all that is known of images')
     .argument('<image...>')
-    .option('-q, --quiet', 'leave out what only this runtime says')
-    .action((names: string[], flags: { quiet?: boolean }, command: Command) =>
-      withClient(command, (session) => inspect(session, names, flags.quiet !== true)),
-    );
+    .option('-q, --quiet', 'leave out what only this runtime says');
+  addObjectFlags(inspecting).action((names: string[], flags: InspectFlags, command: Command) =>
+    withClient(command, (session) => inspect(session, names, flags)),
+  );
   cri
     .command('pull')
     .description('pull an image as kubelet does')
@@ -60,14 +72,14 @@ export function addImageCommands(cri: Command): void {
     .action((names: string[], flags: { all?: boolean; prune?: boolean }, command: Command) =>
       withClient(command, (session) => remove(session, names, flags)),
     );
-  cri
+  const sizes = cri
     .command('imagefsinfo')
-    .description('show what images and the files of containers take on the disk')
-    .action((_flags: object, command: Command) =>
-      withClient(command, async ({ client, call }) =>
-        printJson(goMessage(await client.kubernetes.images.imageFsInfo({}, call))),
-      ),
-    );
+    .description('show what images and the files of containers take on the disk');
+  addObjectFlags(sizes).action((flags: ObjectFlags, command: Command) =>
+    withClient(command, async ({ client, call }) =>
+      printObject(goMessage(await client.kubernetes.images.imageFsInfo({}, call)), flags),
+    ),
+  );
 }
 
 async function list({ client, call }: Session, name: string | undefined, flags: ListFlags): Promise<void> {
@@ -100,7 +112,8 @@ function namesOf({ repoTags, repoDigests }: KubernetesImage): readonly string[] 
   return repoTags.length > 0 ? repoTags : [repoDigests[0] ?? '<none>'];
 }
 
-async function inspect(session: Session, names: readonly string[], verbose: boolean): Promise<void> {
+async function inspect(session: Session, names: readonly string[], flags: InspectFlags): Promise<void> {
+  const verbose = flags.quiet !== true;
   const { client, call } = session;
   const all: object[] = [];
   for (const image of names) {
@@ -108,7 +121,7 @@ async function inspect(session: Session, names: readonly string[], verbose: bool
     if (answer.image === undefined) await imageId(session, image);
     all.push(statusObject({ status: answer.image, info: answer.info }));
   }
-  printJson(all.length === 1 ? all[0] : all);
+  await printObject(all.length === 1 ? all[0] : all, flags);
 }
 
 interface PullFlags {

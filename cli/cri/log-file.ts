@@ -1,7 +1,8 @@
 /** The log of a container as kubelet rotates it: the file is moved away, and its writer begins a new one under the name. */
-import { type FileHandle, open, stat } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as after } from 'node:timers/promises';
 import { Failure } from '../failure.ts';
+import { Rotation } from './log-rotation.ts';
 
 const CHUNK = 64 << 10;
 const NEWLINE = 0x0a;
@@ -32,18 +33,20 @@ export async function* logLines(
   let isLast = follow === undefined;
   const buffer = Buffer.alloc(CHUNK);
   try {
+    const rotation = follow === undefined ? undefined : await Rotation.from(path, file);
     for (;;) {
-      // Asked before it is read: of one that is replaced by then nothing more comes.
-      const isReplaced = follow !== undefined && (await isOther(path, file));
+      // Asked before it is read: to one that is replaced by then nothing more is written.
+      const isReplaced = await rotation?.isReplaced();
       const { bytesRead } = await file.read(buffer, 0, CHUNK, position);
       position += bytesRead;
       const lines = (rest + buffer.toString('latin1', 0, bytesRead)).split('\n');
       rest = lines.pop()!;
       yield* lines;
       if (bytesRead > 0) continue;
-      if (isReplaced) {
+      const next = isReplaced === true ? await rotation!.next() : undefined;
+      if (next !== undefined) {
         await file.close();
-        file = await opened(path);
+        file = next;
         [rest, position] = ['', 0];
       } else if (isLast) {
         return;
@@ -77,12 +80,6 @@ export async function startOfLast(path: string, lines: number): Promise<number> 
     end = from;
   }
   return 0;
-}
-
-/** Whether another file has the name by now. While it is being replaced there may be none. */
-async function isOther(path: string, file: FileHandle): Promise<boolean> {
-  const [now, own] = await Promise.all([stat(path).catch(() => undefined), file.stat()]);
-  return now !== undefined && (now.ino !== own.ino || now.dev !== own.dev);
 }
 
 async function opened(path: string): Promise<FileHandle> {

@@ -4,10 +4,18 @@ import { Failure } from '../failure.ts';
 import { collect, parseLabels } from '../labels.ts';
 import { listPods, statusObject } from '../pods.ts';
 import { type Session, withClient } from '../session.ts';
-import { printJson } from '../table.ts';
 import { podConfig } from './config-file.ts';
 import { forEachOf } from './each.ts';
-import { type OutputFlags, addOutputFlags, count, formatOf, pattern } from './selection.ts';
+import {
+  type ObjectFlags,
+  type OutputFlags,
+  addObjectFlags,
+  addOutputFlags,
+  count,
+  formatOf,
+  pattern,
+  printObject,
+} from './selection.ts';
 
 interface PodFlags extends OutputFlags {
   readonly id?: string;
@@ -17,6 +25,10 @@ interface PodFlags extends OutputFlags {
   readonly label?: readonly string[];
   readonly latest?: boolean;
   readonly last?: number;
+  readonly quiet?: boolean;
+}
+
+interface InspectFlags extends ObjectFlags {
   readonly quiet?: boolean;
 }
 
@@ -35,14 +47,14 @@ export function addPodCommands(cri: Command): void {
   addOutputFlags(pods).action((flags: PodFlags, command: Command) =>
     withClient(command, (session) => list(session, flags)),
   );
-  cri
+  const inspecting = cri
     .command('inspectp')
     .description('show all that is known of pods')
     .argument('<pod...>')
-    .option('-q, --quiet', 'leave out what only this runtime says')
-    .action((ids: string[], flags: { quiet?: boolean }, command: Command) =>
-      withClient(command, (session) => inspect(session, ids, flags.quiet !== true)),
-    );
+    .option('-q, --quiet', 'leave out what only this runtime says');
+  addObjectFlags(inspecting).action((ids: string[], flags: InspectFlags, command: Command) =>
+    withClient(command, (session) => inspect(session, ids, flags)),
+  );
   cri
     .command('runp')
     .description('run a pod')
@@ -91,11 +103,16 @@ async function list(session: Session, flags: PodFlags): Promise<void> {
   await listPods(session, shown, { ...formatOf(flags), quiet: flags.quiet });
 }
 
-async function inspect({ client, call }: Session, ids: readonly string[], verbose: boolean): Promise<void> {
+async function inspect(
+  { client, call }: Session,
+  ids: readonly string[],
+  flags: InspectFlags,
+): Promise<void> {
+  const verbose = flags.quiet !== true;
   const all: object[] = [];
   for (const podSandboxId of ids)
     all.push(statusObject(await client.kubernetes.runtime.podSandboxStatus({ podSandboxId, verbose }, call)));
-  printJson(all.length === 1 ? all[0] : all);
+  await printObject(all.length === 1 ? all[0] : all, flags);
 }
 
 async function stop(session: Session, ids: readonly string[]): Promise<void> {

@@ -4,7 +4,7 @@ import type { ContainerState, KubernetesContainer } from '../../client/client.ts
 import { Failure } from '../failure.ts';
 import { collect, parseLabels } from '../labels.ts';
 import type { Session } from '../session.ts';
-import { type FormatOptions, formatOption } from '../table.ts';
+import { type FormatOptions, formatOption, printJson, printYaml } from '../table.ts';
 
 /** The states of containers as the API numbers them. */
 export const STATES = ['Created', 'Running', 'Exited', 'Unknown'];
@@ -27,19 +27,35 @@ export interface Selection {
 }
 
 export interface OutputFlags extends FormatOptions {
-  readonly output?: 'table' | 'json';
+  readonly output?: 'table' | 'json' | 'yaml';
 }
 
 /** `--format` as everywhere here, and `-o` as crictl has it. */
 export function addOutputFlags(command: Command): Command {
   return command
     .addOption(formatOption())
-    .addOption(new Option('-o, --output <format>', 'as crictl has it').choices(['table', 'json']));
+    .addOption(new Option('-o, --output <format>', 'as crictl has it').choices(['table', 'json', 'yaml']));
 }
 
 export function formatOf({ format, output }: OutputFlags): FormatOptions {
   if (output === undefined) return { format };
-  return { format: output === 'json' ? 'json' : 'columns' };
+  return { format: output === 'table' ? 'columns' : output };
+}
+
+export interface ObjectFlags {
+  readonly output?: 'json' | 'yaml';
+}
+
+/** How what has no columns is printed. */
+export function addObjectFlags(command: Command): Command {
+  return command.addOption(
+    new Option('-o, --output <format>', 'as crictl has it (default: json)').choices(['json', 'yaml']),
+  );
+}
+
+export async function printObject(value: unknown, { output }: ObjectFlags): Promise<void> {
+  if (output === 'yaml') await printYaml(value);
+  else printJson(value);
 }
 
 export function addSelectionFlags(command: Command): Command {

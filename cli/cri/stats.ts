@@ -1,4 +1,5 @@
 /** What pods and their containers use. */
+import { setTimeout as after } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { goMessage } from '../json.ts';
 import { collect, parseLabels } from '../labels.ts';
@@ -12,10 +13,15 @@ interface StatsFlags extends OutputFlags {
   readonly id?: string;
   readonly pod?: string;
   readonly label?: readonly string[];
+  readonly watch?: boolean;
 }
 
 /** Billionths of a processor in a hundredth of one. */
 const NANOCORES_A_PERCENT = 1e7;
+/** Milliseconds from one listing to the next. */
+const PACE_MS = 1000;
+/** The cursor goes to the upper left, and what is below it (ECMA-48). */
+const CLEAR = '\x1b[H\x1b[J';
 
 export function addStats(cri: Command): void {
   const stats = cri
@@ -24,18 +30,20 @@ export function addStats(cri: Command): void {
     .argument('[container]')
     .option('--id <id>', 'one container')
     .option('-p, --pod <pod>', 'those of one pod')
-    .option('--label <key=value>', 'those with a label (repeatable)', collect);
+    .option('--label <key=value>', 'those with a label (repeatable)', collect)
+    .option('-w, --watch', 'print them each second, until interrupted');
   addOutputFlags(stats).action((id: string | undefined, flags: StatsFlags, command: Command) =>
-    withClient(command, (session) => containers(session, { ...flags, id: id ?? flags.id })),
+    withClient(command, (session) => shown(session, containers, { ...flags, id: id ?? flags.id })),
   );
   const statsp = cri
     .command('statsp')
     .description('show what pods use')
     .argument('[pod]')
     .option('--id <id>', 'one pod')
-    .option('--label <key=value>', 'those with a label (repeatable)', collect);
+    .option('--label <key=value>', 'those with a label (repeatable)', collect)
+    .option('-w, --watch', 'print them each second, until interrupted');
   addOutputFlags(statsp).action((id: string | undefined, flags: StatsFlags, command: Command) =>
-    withClient(command, (session) => pods(session, { ...flags, id: id ?? flags.id })),
+    withClient(command, (session) => shown(session, pods, { ...flags, id: id ?? flags.id })),
   );
   cri
     .command('metricsp')
@@ -55,6 +63,20 @@ export function addStats(cri: Command): void {
         printJson({ descriptors: descriptors.map(goMessage) });
       }),
     );
+}
+
+/** Once, or again and again; on a terminal in the same place. */
+async function shown(
+  session: Session,
+  show: (session: Session, flags: StatsFlags) => Promise<void>,
+  flags: StatsFlags,
+): Promise<void> {
+  for (;;) {
+    await show(session, flags);
+    if (flags.watch !== true) return;
+    await after(PACE_MS, undefined, { signal: session.call.signal });
+    if (process.stdout.isTTY) process.stdout.write(CLEAR);
+  }
 }
 
 async function containers({ client, call }: Session, flags: StatsFlags): Promise<void> {
