@@ -8,7 +8,7 @@ interface Handled {
   readonly _handle?: { readonly fd?: number } | null;
 }
 
-/** The caller's process; 0 when it is of another pid namespace, undefined when the connection is gone. */
+/** The caller's process; 0 when it is of another pid namespace, undefined when the connection is gone, or goes through Node (`first-call.ts`). */
 export function pidOfPeer({ session }: ServerHttp2Stream): number | undefined {
   if (session === undefined || session.destroyed) return undefined;
   const fd = (session.socket as Socket & Handled)._handle?.fd;

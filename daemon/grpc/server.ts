@@ -13,6 +13,7 @@ import { Code, messageOf, unavailable } from '../../ttrpc/errors.ts';
 import type { ServiceDefinition, ServiceImplementation } from '../../ttrpc/service.ts';
 import { Answer } from './answer.ts';
 import { OpenCalls } from './call.ts';
+import { firstCall } from './first-call.ts';
 import { type ServedMethod, type Serving, serve } from './method.ts';
 import type { CallObserver } from './observer.ts';
 
@@ -67,6 +68,8 @@ export class GrpcServer {
   readonly #serving: Serving;
   readonly #calls = new OpenCalls();
   readonly #sockets = new Set<Socket>();
+  /** Connections without a call yet. */
+  readonly #silent = new Set<Socket>();
   readonly #sessions = new Set<ServerHttp2Session>();
   readonly #listeners = new Set<NetServer>();
   #closed: Promise<void> | undefined;
@@ -102,11 +105,7 @@ export class GrpcServer {
   /** Accepts connections on a listening socket, which becomes the server's, as others may be. Resolves when it does. */
   listen(fd: number): Promise<void> {
     // Connections are handed on one by one, as a server of http2's does not say which sockets it has.
-    const listener = createNetServer((socket) => {
-      this.#sockets.add(socket);
-      socket.once('close', () => this.#sockets.delete(socket));
-      this.#http.emit('connection', socket);
-    });
+    const listener = createNetServer((socket) => void this.#accept(socket));
     this.#listeners.add(listener);
     return new Promise((resolve, reject) => {
       listener.once('error', reject);
@@ -116,6 +115,15 @@ export class GrpcServer {
         resolve();
       });
     });
+  }
+
+  async #accept(socket: Socket): Promise<void> {
+    this.#sockets.add(socket);
+    this.#silent.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+    const served = await firstCall(socket);
+    this.#silent.delete(socket);
+    if (served !== undefined) this.#http.emit('connection', served);
   }
 
   #opened(session: ServerHttp2Session): void {
@@ -167,6 +175,7 @@ export class GrpcServer {
     });
     // Says goodbye: calls in progress go on, new ones are for another connection.
     for (const session of this.#sessions) session.close();
+    for (const socket of this.#silent) socket.destroy();
     // An implementation that does not heed its signal is not waited for: nobody is there to take its answer.
     await gone;
     over = true;
