@@ -1,12 +1,23 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { openSocket } from './socket.ts';
 
 const root = { uid: 0, gid: 0 };
+
+/** Listens, has a child that has the socket as well, and says its pid. */
+const LISTENER = `
+  const server = require('node:net').createServer().listen(process.argv[1], () => {
+    const stdio = ['ignore', 'ignore', 'ignore', server._handle.fd];
+    const child = require('node:child_process').spawn('sleep', ['600'], { stdio, detached: true });
+    child.once('spawn', () => console.log(child.pid));
+  });
+`;
 
 function directory(t: TestContext): string {
   const path = mkdtempSync(join(tmpdir(), 'moor-socket-'));
@@ -37,6 +48,20 @@ test("a dead daemon's socket is replaced", async (t) => {
   await assert.rejects(openSocket(path, root), { message: `another daemon is serving ${path}` });
   assert.ok(statSync(path).ino > 0 && inode > 0);
   server.close();
+});
+
+test("a dead daemon's socket is replaced also while a child of its has it", async (t) => {
+  const path = join(directory(t), 'socket');
+  const dead = spawn(process.execPath, ['--eval', LISTENER, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [child] = (await once(dead.stdout, 'data')) as [Buffer];
+  t.after(() => process.kill(Number(child), 'SIGKILL'));
+  await assert.rejects(openSocket(path, root), { message: `another daemon is serving ${path}` });
+  dead.kill('SIGKILL');
+  await once(dead, 'exit');
+  const early = connect(path);
+  await once(early, 'connect');
+  closeSync(await openSocket(path, root));
+  early.destroy();
 });
 
 test('what is not a socket is left alone', async (t) => {

@@ -4,6 +4,8 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { listenUnix } from '../native/native.ts';
 import type { Charge } from './caretaker.ts';
+import { pidBehind } from './grpc/peer.ts';
+import { isAlive, processStat } from './process-stat.ts';
 
 export interface SocketOwner {
   readonly uid: number;
@@ -13,13 +15,18 @@ export interface SocketOwner {
 
 const BACKLOG = 4096;
 
-/** True when somebody accepts connections at `path`. */
+/**
+ * True when somebody accepts connections at `path`. The kernel takes them also for a daemon that is dead, as long as a child of its has the
+ * socket that it was killed in starting: between fork and exec.
+ */
 function answers(path: string): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const socket = connect(path);
     socket.once('connect', () => {
+      const pid = pidBehind(socket) ?? 0;
+      // That of another pid namespace is not known.
+      resolve(pid === 0 || isAlive(processStat(pid)));
       socket.destroy();
-      resolve(true);
     });
     socket.once('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'ECONNREFUSED' || error.code === 'ENOENT') resolve(false);

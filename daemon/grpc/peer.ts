@@ -10,7 +10,11 @@ interface Handled {
 
 /** The caller's process; 0 when it is of another pid namespace, undefined when the connection is gone, or goes through Node (`first-call.ts`). */
 export function pidOfPeer({ session }: ServerHttp2Stream): number | undefined {
-  if (session === undefined || session.destroyed) return undefined;
-  const fd = (session.socket as Socket & Handled)._handle?.fd;
+  return session === undefined || session.destroyed ? undefined : pidBehind(session.socket);
+}
+
+/** The process that has connected, or, of a connection that we made, the one that has begun to listen, even when it is gone. */
+export function pidBehind(socket: Socket): number | undefined {
+  const fd = (socket as Socket & Handled)._handle?.fd;
   return fd === undefined || fd < 0 ? undefined : peerPid(fd);
 }

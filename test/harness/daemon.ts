@@ -15,10 +15,11 @@ import { createConnection } from 'node:net';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { VersionDefinition } from '../../proto/gen/containerd/services/version.ts';
+import { Code } from '../../ttrpc/errors.ts';
 import { pidsIn, removeCgroups } from './cgroups.ts';
 import { Ctr } from './ctr.ts';
 import { alive, commandLine, killProcess, processOf, processes, workingDirectory } from './processes.ts';
-import { Connection } from './rpc.ts';
+import { Connection, type Failure } from './rpc.ts';
 import { PATIENCE, soon } from './wait.ts';
 
 /** The kinds of daemon under test: ours, and Debian's containerd as the reference. */
@@ -161,11 +162,22 @@ export class Daemon implements AsyncDisposable {
     for (;;) {
       if (ended()) throw new Error(`${this.peer} ended at start:\n${this.tail()}`);
       if (performance.now() > deadline) throw new Error(`${this.peer} does not answer:\n${this.tail()}`);
-      if (await accepts(this.address)) break;
+      if (await this.#serves()) return;
       await delay(2);
     }
+  }
+
+  /** Whether a call is answered. One to a daemon that was killed may be taken by the kernel, and is cut off then. */
+  async #serves(): Promise<boolean> {
+    if (!(await accepts(this.address))) return false;
     using connection = this.connect();
-    await connection.service(VersionDefinition).version({});
+    try {
+      await connection.service(VersionDefinition).version({});
+      return true;
+    } catch (error) {
+      if ((error as Failure).code === Code.Unavailable) return false;
+      throw error;
+    }
   }
 
   /** kill -9, the ordinary way to stop it; returns when the process is gone. */
