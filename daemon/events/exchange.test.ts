@@ -312,6 +312,18 @@ test('a subscriber who is late is told what many daemons have published that wer
   assert.equal(readdirSync(files).length, 1);
 });
 
+test('what is published after others have removed the directory is kept in another one', async (t) => {
+  const directory = shared(t);
+  const first = new Exchange(silent, directory);
+  first.publish('ns', '/x', created('before'));
+  rmSync(directory, { recursive: true });
+  first.renew();
+  first.subscribe([], forever, SELF);
+  for (const id of ['a', 'b']) first.publish('ns', '/x', created(id));
+  const second = new Exchange(silent, directory);
+  assert.deepEqual(await told(second.subscribe([], forever, SELF), 2), ['a', 'b']);
+});
+
 test('a subscription ends with its signal', async () => {
   const exchange = new Exchange(silent);
   const stop = new AbortController();

@@ -113,6 +113,7 @@ export class Journal {
   renew(): void {
     mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
     this.#closeSegment();
+    this.#length = 0;
     this.#segments = [];
   }
 
