@@ -3,9 +3,9 @@
  * a file where CRIU would save and bring back memory; all around it is real.
  */
 import assert from 'node:assert/strict';
-import { chmodSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { it } from 'node:test';
+import { after, it } from 'node:test';
 import { TasksDefinition } from '../proto/gen/containerd/services/tasks.ts';
 import { busyboxImage, ociArchive } from './harness/image.ts';
 import { expectNothingLeft, holdings } from './harness/leftovers.ts';
@@ -86,6 +86,11 @@ const SLEEP = ['sleep', '1000'];
 async function write(rig: Rig, id: string): Promise<void> {
   assert.equal((await rig.ctr.exec(id, ['sh', '-c', 'echo mine >/etc/mine'])).code, 0);
 }
+
+const directory = mkdtempSync('/tmp/mcp-');
+after(() => rmSync(directory, { recursive: true }));
+const failpoints = join(directory, 'failpoints');
+writeFileSync(failpoints, '');
 
 suite('checkpoints as images', {}, (rig) => {
   it('ctr writes a container to an image and restores it with its files and its memory', async () => {
@@ -197,4 +202,38 @@ suite('moor checkpoint and restore', { peers: ['moord'] }, (rig) => {
     await expectNothingLeft(daemon, before, { except: /^descriptor/ });
     await ctr.remove('plain');
   });
+});
+
+suite('a checkpoint that is cut short', { peers: ['moord'], env: { MOOR_FAILPOINTS: failpoints } }, (rig) => {
+  for (const step of ['checkpoint-written', 'checkpoint-packed', 'checkpoint-stored'] as const) {
+    for (const kind of ['fail', 'kill'] as const) {
+      it(`${kind} at ${step}: its container goes on, and the repeat succeeds`, async () => {
+        const { ctr, daemon } = rig;
+        await ctr.runDetached('task', ['/bin/sleep', '1000'], ['--runc-binary', standIn(daemon.directory)]);
+        const task = await ctr.task('task');
+        writeFileSync(failpoints, `${step}=${kind}`);
+        const { code } = await ctr.call(['tasks', 'checkpoint', 'task']);
+        writeFileSync(failpoints, '');
+        assert.notEqual(code, 0);
+        if (kind === 'kill') {
+          await daemon.ended();
+          await daemon.start();
+          // ctr pauses a container for its checkpoint, and could not have it go on.
+          assert.equal((await ctr.task('task'))?.status, 'PAUSED');
+          await ctr.ok('tasks', 'resume', 'task');
+        }
+        assert.deepEqual(await ctr.task('task'), task);
+        assert.deepEqual(readdirSync(join(daemon.root, 'checkpoints')), []);
+        const name = (await ctr.ok('tasks', 'checkpoint', 'task')).trim();
+        assert.equal((await partsOf(rig, name)).length, 2);
+        assert.deepEqual(await ctr.task('task'), task);
+        await ctr.ok('images', 'rm', '--sync', name);
+        // Of a ctr that lost its daemon.
+        for (const lease of await ctr.lines('leases', 'ls', '-q'))
+          await ctr.ok('leases', 'rm', '--sync', lease);
+        assert.deepEqual(await ctr.digests(), []);
+        await ctr.remove('task');
+      });
+    }
+  }
 });
