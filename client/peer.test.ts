@@ -117,8 +117,18 @@ const commands: { readonly [name in PeerName]: (peer: Peer) => string[] } = {
     join(peer.directory, 'root'),
     '--state',
     join(peer.directory, 'state'),
+    ...spawnFlags(peer),
   ],
 };
+
+/** `TEST_SHIM_SPAWN=exec` has all shims started afresh, as in `test/`. */
+function spawnFlags({ directory }: Peer): string[] {
+  const spawn = process.env['TEST_SHIM_SPAWN'];
+  if (spawn === undefined) return [];
+  const config = join(directory, 'moord.toml');
+  writeFileSync(config, `version = 2\n[shim]\nspawn = "${spawn}"\n`);
+  return ['--config', config];
+}
 
 /** Those that this host has. */
 export const peers: readonly PeerName[] = [

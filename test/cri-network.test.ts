@@ -1,6 +1,6 @@
 /** Pods on nodes whose network is not there yet, fails, or hangs. */
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { NamespaceMode, PodSandboxState } from '../proto/gen/runtime/v1/api.ts';
@@ -91,6 +91,43 @@ echo '{"cniVersion":"1.0.0","code":11,"msg":"the cable is not plugged in"}'; exi
     assert.equal((await kubelet.podStatus(pod.id)).state, PodSandboxState.SANDBOX_NOTREADY);
     rmSync(join(kubelet.binaries, 'bridge'));
     await kubelet.removePod(pod.id);
+    assert.deepEqual(kubelet.left(), []);
+  });
+
+  it('how fast a pod may be is told to a plugin that can see to it, and only to that', async () => {
+    // Stands in for the plugin `bandwidth`, which needs a kernel with traffic control.
+    const told = join(kubelet.daemon.directory, 'told');
+    const path = join(kubelet.binaries, 'recorder');
+    const script = `const text = require('node:fs').readFileSync(0, 'utf8');
+const { prevResult, runtimeConfig = null } = JSON.parse(text);
+if (process.env.CNI_COMMAND !== 'ADD') process.exit();
+require('node:fs').writeFileSync(${JSON.stringify(told)}, JSON.stringify(runtimeConfig));
+console.log(JSON.stringify(prevResult));`;
+    writeFileSync(path, `#!${process.execPath}\n${script}\n`);
+    chmodSync(path, 0o755);
+    const asked = async (capabilities: object, annotations: { [key: string]: string }): Promise<unknown> => {
+      kubelet.configure('10-pods.conflist', [...kubelet.plugins(), { type: 'recorder', capabilities }]);
+      rmSync(told, { force: true });
+      const probe = async () => {
+        const pod = await kubelet.runPod('limited', { annotations });
+        await kubelet.removePod(pod.id);
+        return existsSync(told);
+      };
+      await eventually('the configuration is read', probe, WAIT);
+      return JSON.parse(readFileSync(told, 'utf8'));
+    };
+    const limits = { 'kubernetes.io/ingress-bandwidth': '10M', 'kubernetes.io/egress-bandwidth': '512Ki' };
+    const burst = 2 ** 31 - 1;
+    assert.deepEqual(await asked({ bandwidth: true }, limits), {
+      bandwidth: { ingressRate: 10_000_000, ingressBurst: burst, egressRate: 524_288, egressBurst: burst },
+    });
+    assert.equal(await asked({ bandwidth: true }, {}), null);
+    const wrong = { 'kubernetes.io/ingress-bandwidth': 'fast' };
+    assert.match(
+      (await failureOf(kubelet.runPod('wrong', { annotations: wrong }))).message,
+      /"fast" is no quantity/,
+    );
+    kubelet.configure('10-pods.conflist');
     assert.deepEqual(kubelet.left(), []);
   });
 

@@ -49,6 +49,22 @@ describe('pods', { timeout: 240_000 }, () => {
     assert.equal((await failureOf(kubelet.podStatus(pod.id))).code, Code.NotFound);
   });
 
+  it('whoever is in a pod may ping, without a capability', async () => {
+    const pod = await kubelet.runPod('pinging');
+    const { ip } = (await kubelet.podStatus(pod.id)).network!;
+    // Debian's busybox knows no way but raw sockets. An echo request that the kernel completes, and its answer:
+    const ping = [
+      'import socket',
+      's = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)',
+      's.settimeout(60)',
+      `s.sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]), ('${ip}', 0))`,
+      'print(s.recv(100)[0])',
+    ].join('\n');
+    const asNobody = ['-S', '1000', '-G', '1000', 'python3', '-c', ping];
+    assert.equal(inPod(await kubelet.pidOf(pod.id), ...asNobody), '0\n');
+    await kubelet.removePod(pod.id);
+  });
+
   it('stopping and removing can be repeated, also for pods that never were', async () => {
     const { id } = await kubelet.runPod('twice');
     for (let time = 0; time < 2; time += 1) await kubelet.runtime.stopPodSandbox({ podSandboxId: id });

@@ -30,7 +30,7 @@ const tasks = new TaskManager({
   events: exchange,
   log,
   shim: shimCommand(),
-  spawn: process.env.MOOR_TEST_SPAWN === 'exec' ? 'exec' : 'fork',
+  spawn: process.env.TEST_SHIM_SPAWN === 'exec' ? 'exec' : 'fork',
   debug: false,
 });
 const containers = {
