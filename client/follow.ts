@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Envelope, EventsDefinition } from '../proto/gen/containerd/services/events.ts';
 import type { Headers } from '../grpc/channel.ts';
+import { AFTER, fingerprintOf } from '../grpc/resume.ts';
 import { Code, isCode } from '../ttrpc/errors.ts';
 import type { Connection } from './connection.ts';
 
@@ -10,6 +11,8 @@ export interface FollowOptions {
   readonly signal?: AbortSignal;
   /** Milliseconds from the loss of the daemon to the first attempt to reach it again, and between attempts. */
   readonly pause?: number;
+  /** The last event that has been seen, for one who goes on where another process ended. */
+  readonly after?: Envelope;
 }
 
 const PAUSE = 20;
@@ -18,9 +21,9 @@ const PAUSE = 20;
 const REMEMBERED = 1024;
 
 /**
- * Subscribes, and again whenever the daemon was away. Moor's daemon tells a process that is back within 30 s what it missed, in order;
- * it repeats what the kernel took in the instant of its death (docs/decisions/0011-events-exactly-once.md), and that is left out
- * here. Of other daemons, what happens while they are away is not told.
+ * Subscribes, and again whenever the daemon was away. It says then which event it has seen last, and Moor's daemon tells what it missed, in
+ * order. Before it has seen any it is known by its process, for 30 s; what a daemon repeats in that case
+ * (docs/decisions/0011-events-exactly-once.md) is left out here. Of other daemons, what happens while they are away is not told.
  *
  * @param filters no other subscription of this process has the same
  * @throws RpcError what a daemon refuses the subscription with
@@ -29,22 +32,33 @@ export async function* follow(
   connection: Connection,
   headers: Headers,
   filters: readonly string[],
-  { signal, pause = PAUSE }: FollowOptions = {},
+  { signal, pause = PAUSE, after }: FollowOptions = {},
 ): AsyncGenerator<Envelope, void, undefined> {
   const { subscribe } = connection.service(EventsDefinition, headers);
   const latest = new Latest();
+  let last = after && fingerprint(after);
   const isOver = () => signal?.aborted === true;
   while (!isOver()) {
     try {
       latest.lost();
-      for await (const envelope of subscribe({ filters: [...filters] }, signal && { signal }))
-        if (latest.isNews(envelope)) yield envelope;
+      const options = {
+        ...(signal && { signal }),
+        ...(last !== undefined && { metadata: [[AFTER, last]] as const }),
+      };
+      for await (const envelope of subscribe({ filters: [...filters] }, options)) {
+        last = fingerprint(envelope);
+        if (latest.isNews(last)) yield envelope;
+      }
     } catch (error) {
       if (isOver()) return;
       if (!isCode(error, Code.Unavailable)) throw error;
     }
     await delay(pause, undefined, signal && { signal }).catch(() => undefined);
   }
+}
+
+function fingerprint(envelope: Envelope): string {
+  return fingerprintOf(Envelope.encode(envelope).finish());
 }
 
 /** The latest events, to tell those that come again from those that are new. */
@@ -57,8 +71,7 @@ class Latest {
     this.#mayRepeat = true;
   }
 
-  isNews(envelope: Envelope): boolean {
-    const identity = Buffer.from(Envelope.encode(envelope).finish()).toString('latin1');
+  isNews(identity: string): boolean {
     // What is told again comes first, and is the same to the last byte.
     if (this.#mayRepeat && this.#seen.has(identity)) return false;
     this.#mayRepeat = false;

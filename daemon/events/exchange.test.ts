@@ -4,11 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
+import { fingerprintOf } from '../../grpc/resume.ts';
 import { ContainerCreate, ContainerUpdate } from '../../proto/gen/containerd/events/container.ts';
 import { TaskExit } from '../../proto/gen/containerd/events/task.ts';
 import type { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { Code, type RpcError, cancelled, isCode, unavailable } from '../../ttrpc/errors.ts';
-import type { Envelope } from './envelope.ts';
+import { Envelope } from '../../proto/gen/containerd/types/event.ts';
 import { Exchange } from './exchange.ts';
 import { peerOf } from './followers.ts';
 import { pack } from './pack.ts';
@@ -310,6 +311,41 @@ test('a subscriber who is late is told what many daemons have published that wer
   while (seen.at(-1) !== 'last') seen.push(...(await told(back, 1)));
   assert.deepEqual(seen, published);
   assert.equal(readdirSync(files).length, 1);
+});
+
+/** What a client says it has seen last. */
+const seen = (envelope: Envelope): string => fingerprintOf(Envelope.encode(envelope).finish());
+
+test('one who says what he has seen last goes on behind it, whatever was taken for told and however late', async (t) => {
+  const directory = shared(t);
+  const first = new Exchange(silent, directory);
+  const events = first.subscribe([], forever, SELF);
+  for (const id of ['a', 'b', 'c']) first.publish('ns', '/x', created(id));
+  const [a] = (await take(events, 3)) as [Envelope];
+  for (let i = 0; i < 3; i += 1) events.passedOn();
+  const second = new Exchange(silent, directory);
+  const back = second.subscribe([], forever, SELF, seen(a));
+  const stranger = second.subscribe([], forever, undefined, seen(a));
+  const known = second.subscribe(['topic=="/x"'], forever, SELF, seen({ ...a, topic: '/never' }));
+  second.publish('ns', '/x', created('d'));
+  for (const one of [back, stranger]) assert.deepEqual(await told(one, 3), ['b', 'c', 'd']);
+  assert.deepEqual(await told(known, 4), ['a', 'b', 'c', 'd'], 'all that is kept');
+  const third = new Exchange(silent, directory);
+  const again = third.subscribe([], forever, SELF);
+  third.publish('ns', '/x', created('e'));
+  assert.deepEqual(await told(again, 1), ['e'], 'known by its process as well');
+});
+
+test('what was published before a subscription does not make it fall behind', async (t) => {
+  const directory = shared(t);
+  const exchange = new Exchange(silent, directory);
+  const event = { typeUrl: 'x', value: Buffer.alloc(1) };
+  const count = 10_500;
+  for (let i = 0; i < count; i += 1) exchange.publish('ns', '/x', event);
+  const back = exchange.subscribe([], forever, SELF, '0'.repeat(64));
+  exchange.publish('ns', '/last', event);
+  const topics = (await take(back, count + 1)).map(({ topic }) => topic);
+  assert.deepEqual([topics.length, topics.at(-1)], [count + 1, '/last']);
 });
 
 test('what is published after others have removed the directory is kept in another one', async (t) => {

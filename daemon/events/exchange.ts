@@ -74,17 +74,27 @@ export class Exchange {
    * The iterable ends when the signal is aborted or its reader leaves; it fails with ResourceExhausted when the reader does
    * not keep up, so that it holds up nobody.
    *
+   * A client that says which event it has seen last goes on behind that one, whatever was taken for told and however long it was away;
+   * it is told all that is kept when that one is not kept any more.
+   *
    * @param client the subscriber's process; undefined for a part of this daemon
+   * @param after fingerprint of the last event that the client has seen (`grpc/resume.ts`)
    * @throws RpcError InvalidArgument for a filter that cannot be read
    */
-  subscribe(filters: readonly string[], signal: AbortSignal, client?: Peer): Subscription {
+  subscribe(filters: readonly string[], signal: AbortSignal, client?: Peer, after?: string): Subscription {
     const filter = readFilters(filters);
     const last = this.#journal?.last ?? 0;
-    const follower = client && !signal.aborted ? this.#followers?.follow(client, filters, last) : undefined;
+    const seen = after === undefined ? undefined : this.#journal?.find(after);
+    const otherwise = after === undefined ? last : 0;
+    const follower =
+      client && !signal.aborted
+        ? this.#followers?.follow(client, filters, { seen, last, otherwise })
+        : undefined;
+    const begin = follower?.told ?? seen ?? otherwise;
     const subscription = new Subscription(signal, (ended) => this.#subscribers.delete(ended), follower);
-    if (follower !== undefined && follower.told < last) {
-      for (const entry of this.#journal!.after(follower.told))
-        if (filter(envelopeFields(entry.envelope))) subscription.push(entry);
+    if (this.#journal !== undefined && begin < last) {
+      for (const entry of this.#journal.after(begin))
+        if (filter(envelopeFields(entry.envelope))) subscription.replay(entry);
     }
     if (!subscription.over) this.#subscribers.set(subscription, filter);
     return subscription;

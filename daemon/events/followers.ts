@@ -43,6 +43,16 @@ interface Absent {
   readonly told: number;
 }
 
+/** Where a subscription begins: behind the event of which number. */
+export interface Place {
+  /** Of the last event that the subscriber says he has seen. */
+  readonly seen: number | undefined;
+  /** Of the last event that there is. */
+  readonly last: number;
+  /** For one who says nothing and is not known. */
+  readonly otherwise: number;
+}
+
 export class Followers {
   readonly #directory: string;
   readonly #log: Logger;
@@ -61,15 +71,17 @@ export class Followers {
     for (const name of names) this.#find(join(directory, String(name)));
   }
 
-  /** Somebody subscribes: one who was there before goes on, others begin behind the event of that number. */
-  follow(peer: Peer, filters: readonly string[], last: number): Follower | undefined {
+  /** Somebody subscribes: one who says what he has seen, or was there before, goes on. */
+  follow(peer: Peer, filters: readonly string[], { seen, last, otherwise }: Place): Follower | undefined {
     const key = keyOf(peer, filters);
     const at = this.#absent.findIndex((absent) => absent.key === key);
     const [absent] = at < 0 ? [] : this.#absent.splice(at, 1);
     this.#count += 1;
     const path = absent?.path ?? join(this.#directory, String(this.#count));
     try {
-      return new Follower(path, key, absent?.told ?? last, this.#log);
+      // An event that could not be kept has no number with the next daemon.
+      const told = seen ?? (absent && Math.min(absent.told, last)) ?? otherwise;
+      return new Follower(path, key, told, this.#log);
     } catch (error) {
       this.#log.warn({ error: messageOf(error) }, 'a subscriber will not be known when it is back');
       return undefined;

@@ -19,6 +19,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { Envelope } from '../../proto/gen/containerd/types/event.ts';
+import { fingerprintOf } from '../../grpc/resume.ts';
 import { messageOf } from '../../ttrpc/errors.ts';
 import type { Logger } from '../log.ts';
 import { identityOf } from './envelope.ts';
@@ -107,6 +108,14 @@ export class Journal {
     for (const first of this.#segments.slice(Math.max(from, 0))) {
       for (const entry of this.#read(first)) if (entry.sequence > sequence) yield entry;
     }
+  }
+
+  /** The number of the event whose bytes have that fingerprint (`grpc/resume.ts`); undefined when it is not kept. */
+  find(fingerprint: string): number | undefined {
+    for (const first of this.#segments.toReversed())
+      for (const { sequence, bytes } of this.#records(first))
+        if (fingerprintOf(bytes) === fingerprint) return sequence;
+    return undefined;
   }
 
   /** The directory has been removed by others: the next event begins a segment in another one. */

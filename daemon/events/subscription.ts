@@ -33,6 +33,8 @@ export class Subscription implements AsyncIterableIterator<Envelope, undefined> 
   #queue: Entry[] = [];
   #head = 0;
   #bytes = 0;
+  /** Of what waits, from before the subscription: the reader is not behind for that. */
+  #replayed = 0;
   #over = false;
   #failure: RpcError | undefined;
   #waiting: PromiseWithResolvers<IteratorResult<Envelope, undefined>>[] = [];
@@ -53,6 +55,14 @@ export class Subscription implements AsyncIterableIterator<Envelope, undefined> 
     return this.#over;
   }
 
+  /** Tells what was published before; ahead of the first `push`. */
+  replay(entry: Entry): void {
+    if (this.#over) return;
+    this.#queue.push(entry);
+    this.#bytes += weightOf(entry.envelope);
+    this.#replayed += 1;
+  }
+
   push(entry: Entry): void {
     if (this.#over) return;
     const { envelope } = entry;
@@ -63,7 +73,7 @@ export class Subscription implements AsyncIterableIterator<Envelope, undefined> 
     }
     this.#queue.push(entry);
     this.#bytes += weightOf(envelope);
-    if (this.#queue.length - this.#head <= MAX_EVENTS && this.#bytes <= MAX_BYTES) return;
+    if (this.#queue.length - this.#head - this.#replayed <= MAX_EVENTS && this.#bytes <= MAX_BYTES) return;
     this.#failure = resourceExhausted(
       `the subscriber does not keep up: ${this.#queue.length - this.#head} events wait for it; subscribe again`,
     );
@@ -74,6 +84,7 @@ export class Subscription implements AsyncIterableIterator<Envelope, undefined> 
     const entry = this.#queue[this.#head];
     if (entry !== undefined) {
       this.#head += 1;
+      if (this.#replayed > 0) this.#replayed -= 1;
       this.#bytes -= weightOf(entry.envelope);
       if (this.#head === this.#queue.length) this.#clear();
       else if (this.#head >= COMPACT_AFTER) this.#compact();

@@ -1,4 +1,5 @@
 import { EventsDefinition } from '../../proto/gen/containerd/services/events.ts';
+import { AFTER, isFingerprint } from '../../grpc/resume.ts';
 import { invalidArgument } from '../../ttrpc/errors.ts';
 import type { Exchange } from '../events/exchange.ts';
 import { peerOf } from '../events/followers.ts';
@@ -21,7 +22,10 @@ export function eventsService(exchange: Exchange): Service {
 
     // Every namespace's: clients narrow it down by filters, as `ctr events` does not.
     subscribe({ filters }, context) {
-      const subscription = exchange.subscribe(filters, context.signal, peerOf(context.peerPid));
+      const after = context.metadata.get(AFTER)?.[0];
+      if (after !== undefined && !isFingerprint(after))
+        throw invalidArgument(`${AFTER} must be 64 hex digits, not ${JSON.stringify(after.slice(0, 96))}`);
+      const subscription = exchange.subscribe(filters, context.signal, peerOf(context.peerPid), after);
       context.onSent?.(() => subscription.passedOn());
       return subscription;
     },
