@@ -40,6 +40,9 @@ import { Proxies } from './proxy/proxies.ts';
 import { RestartMonitor } from './restart/monitor.ts';
 import { TaskManager } from './runtime/manager.ts';
 import { shimCommand } from './runtime/own-shim.ts';
+import { killMembers } from './sandbox/members.ts';
+import { ShimController } from './sandbox/shim-controller.ts';
+import { Sandboxes } from './sandboxes.ts';
 import { shimEventsService } from './services/events-ttrpc.ts';
 import { readIdentity } from './services/introspection.ts';
 import { milliseconds } from './schema.ts';
@@ -183,10 +186,20 @@ export class Daemon {
       debug: log.isLevelEnabled('debug'),
     });
     this.#opened.defer(() => tasks.close());
+    const shimSandboxes = new ShimController({
+      state: config.state,
+      launchers: tasks.launchers,
+      store: metadata.sandboxes,
+      exchange,
+      log,
+      killMembers: (key) => killMembers(key, { containers, tasks, log }),
+    });
+    this.#opened.defer(() => shimSandboxes.close());
     // Shims deliver the events they have kept while their tasks are being found.
     await this.#serveShims(exchange, tasks);
-    const recovered = await tasks.recover();
+    const recovered = await tasks.recover(shimSandboxes.addresses());
     log.info(recovered, 'tasks recovered');
+    await shimSandboxes.recover();
 
     const cri = await this.#openCri({ metadata, distribution, tasks, exchange });
     const checkpoints = new CheckpointImages(join(config.root, 'checkpoints'), content, walking);
@@ -211,6 +224,7 @@ export class Daemon {
       metrics,
       exchange,
       tasks,
+      sandboxes: new Sandboxes(shimSandboxes, cri),
       cri,
       health,
       identity,

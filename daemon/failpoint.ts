@@ -62,6 +62,20 @@ export type PodStep =
   | 'pod-removing'
   | 'pod-cleared';
 
+/** The same of a sandbox that has a shim. */
+export type SandboxStep =
+  | 'sandbox-bundle-made'
+  | 'sandbox-shim-started'
+  | 'sandbox-created'
+  | 'sandbox-recorded'
+  | 'sandbox-started'
+  | 'sandbox-stopped'
+  | 'sandbox-ended'
+  | 'sandbox-doomed'
+  | 'sandbox-shut-down'
+  | 'sandbox-shim-gone'
+  | 'sandbox-removed';
+
 /** The same of networks and their links. */
 export type NetworkStep =
   | 'network-recorded'
@@ -103,6 +117,7 @@ export type Step =
   | PodStep
   | PodContainerStep
   | RestartStep
+  | SandboxStep
   | TaskStep
   | ImageStep
   | NetworkStep

@@ -20,9 +20,11 @@ import type { LoadedPlugins } from './loaded-plugins.ts';
 import type { ImageStore } from './images/store.ts';
 import type { MetricsEndpoint } from './metrics/endpoint.ts';
 import type { MetadataStore } from './metadata/store.ts';
+import { architecture } from './platform.ts';
 import type { TaskManager } from './runtime/manager.ts';
 import type { Proxies } from './proxy/proxies.ts';
 import type { ProxyKind } from './proxy/settings.ts';
+import type { Sandboxes } from './sandboxes.ts';
 import { containersService } from './services/containers.ts';
 import { contentService } from './services/content.ts';
 import { criServices } from './services/cri.ts';
@@ -65,6 +67,7 @@ export interface Core {
   readonly metrics: MetricsEndpoint;
   readonly exchange: Exchange;
   readonly tasks: TaskManager;
+  readonly sandboxes: Sandboxes;
   /** Undefined when the configuration leaves it out. */
   readonly cri: Cri | undefined;
   readonly health: Health;
@@ -80,6 +83,7 @@ export const Type = {
   Metadata: 'io.containerd.metadata.v1',
   Monitor: 'io.containerd.monitor.v1',
   Runtime: 'io.containerd.runtime.v2',
+  SandboxController: 'io.containerd.sandbox.controller.v1',
   Snapshotter: 'io.containerd.snapshotter.v1',
   Streaming: 'io.containerd.streaming.v1',
   Transfer: 'io.containerd.transfer.v1',
@@ -106,10 +110,7 @@ export interface Plugin {
   readonly failure?: (core: Core) => RpcError | undefined;
 }
 
-/** Node's names of processors in Go's words. */
-const architectures: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' };
-
-const native = (): readonly string[] => [`linux/${architectures[process.arch] ?? process.arch}`];
+const native = (): readonly string[] => [`linux/${architecture}`];
 
 function snapshotter(id: SnapshotterName): Plugin {
   return {
@@ -164,6 +165,7 @@ export const table: readonly Plugin[] = [
   },
   { type: Type.Gc, id: 'scheduler', requires: [Type.Metadata] },
   { type: Type.Internal, id: 'restart', requires: [Type.Event, Type.Service], check: () => undefined },
+  { type: Type.SandboxController, id: 'shim', requires: [Type.Event, Type.Runtime] },
   { type: Type.Streaming, id: 'manager', requires: [Type.Metadata] },
   { type: Type.Transfer, id: 'local', requires: [Type.Metadata, Type.Differ] },
   { type: Type.Service, id: 'containers-service', requires: [Type.Event, Type.Metadata] },
@@ -240,12 +242,17 @@ export const table: readonly Plugin[] = [
     exports: ({ state }) => ({ path: join(state, 'netns') }),
     serve: ({ networking }) => networkService(networking),
   },
-  { type: Type.Grpc, id: 'sandbox-controllers', requires: [], serve: () => sandboxControllerService() },
+  {
+    type: Type.Grpc,
+    id: 'sandbox-controllers',
+    requires: [Type.SandboxController, Type.Event],
+    serve: ({ sandboxes }) => sandboxControllerService(sandboxes.controllers),
+  },
   {
     type: Type.Grpc,
     id: 'sandboxes',
     requires: [Type.Metadata],
-    serve: ({ metadata }) => sandboxStoreService(metadata.sandboxes),
+    serve: ({ metadata, sandboxes }) => sandboxStoreService(metadata.sandboxes, sandboxes.pods),
   },
   {
     type: Type.Grpc,
@@ -263,8 +270,12 @@ export const table: readonly Plugin[] = [
     type: Type.Grpc,
     id: 'tasks',
     requires: [Type.Service],
-    serve: ({ tasks, metadata, checkpoints }) =>
-      service(TasksDefinition, tasksService(tasks, metadata.containers, checkpoints), ['wait']),
+    serve: ({ tasks, metadata, checkpoints, sandboxes }) => {
+      const shimOf = sandboxes.shimOf.bind(sandboxes);
+      return service(TasksDefinition, tasksService(tasks, metadata.containers, checkpoints, shimOf), [
+        'wait',
+      ]);
+    },
   },
   {
     type: Type.Grpc,

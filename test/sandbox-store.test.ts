@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { ContainersDefinition } from '../proto/gen/containerd/services/containers.ts';
-import { ControllerDefinition, StoreDefinition } from '../proto/gen/containerd/services/sandbox.ts';
+import { StoreDefinition } from '../proto/gen/containerd/services/sandbox.ts';
 import { Code } from '../ttrpc/errors.ts';
 import { suite } from './harness/peers.ts';
 import { failureOf } from './harness/rpc.ts';
@@ -70,13 +70,5 @@ suite('sandboxes', { peers: ['moord'] }, (rig) => {
     const second = { ...container, id: 'second', sandbox: 'pod', createdAt: undefined, updatedAt: undefined };
     await containers.create({ container: second });
     assert.equal((await containers.get({ id: 'second' })).container?.sandbox, 'pod');
-  });
-
-  it('have no controller', async () => {
-    using connection = rig.daemon.connect();
-    const controller = connection.service(ControllerDefinition, rig.ctr.namespace);
-    const failure = await failureOf(controller.start({ sandboxId: 'pod', sandboxer: 'shim' }));
-    assert.deepEqual(failure, { code: Code.NotFound, message: 'sandbox controller "shim": not found' });
-    assert.equal((await failureOf(controller.start({ sandboxId: 'pod' }))).code, Code.InvalidArgument);
   });
 });

@@ -104,9 +104,17 @@ export function exitOf({ state }: PodContainer): ContainerExit | undefined {
   return state?.$case === 'removing' ? state.value.exited : undefined;
 }
 
+/** In a second. */
+const NANOSECONDS = 1_000_000_000n;
+
 /** Nanoseconds since 1970, as the API has times. */
 export function nanosecondsOf({ seconds, nanos }: Timestamp): bigint {
-  return seconds * 1_000_000_000n + BigInt(nanos);
+  return seconds * NANOSECONDS + BigInt(nanos);
+}
+
+/** A time of a record as other messages have it. */
+export function timestampOf(nanoseconds: bigint): Timestamp {
+  return { seconds: nanoseconds / NANOSECONDS, nanos: Number(nanoseconds % NANOSECONDS) };
 }
 
 /** Whether something has all labels of a selector. */

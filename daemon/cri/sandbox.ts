@@ -55,30 +55,12 @@ export function sandboxCalls(
     },
 
     async stopPodSandbox({ podSandboxId }) {
-      const pod = cri.pods.find(podSandboxId);
-      if (pod === undefined) return {};
-      // Containers that are being created meanwhile would outlive a pod that is not theirs any more.
-      await cri.turns.take(pod.id, undefined, async () => {
-        for (const container of cri.containersOf(pod.id)) await stopContainerOf(cri, container.id);
-        await stopPod(cri, pod.id);
-      });
+      await stopSandbox(cri, podSandboxId);
       return {};
     },
 
     async removePodSandbox({ podSandboxId }) {
-      const found = cri.pods.find(podSandboxId);
-      if (found === undefined) return {};
-      const { id } = found;
-      await cri.turns.take(id, undefined, async () => {
-        const pod = cri.pods.find(id);
-        if (pod === undefined) return;
-        for (const container of cri.containersOf(id)) await stopContainerOf(cri, container.id);
-        if (pod.state?.$case !== 'stopped') await stopPod(cri, id);
-        await cri.pods.change(id, (old) => ({ ...old, state: { $case: 'removing', value: { at: now() } } }));
-        reached('pod-removing');
-        for (const container of cri.containersOf(id)) await removeContainerOf(cri, container.id);
-        await clearPod(cri, id);
-      });
+      await removeSandbox(cri, podSandboxId);
       return {};
     },
 
@@ -109,6 +91,34 @@ export function sandboxCalls(
       return {};
     },
   };
+}
+
+/** Stops a pod and all that runs in it. One that is not there has been stopped. @throws RpcError as CNI plugins fail */
+export async function stopSandbox(cri: Cri, podSandboxId: string): Promise<void> {
+  const pod = cri.pods.find(podSandboxId);
+  if (pod === undefined) return;
+  // Containers that are being created meanwhile would outlive a pod that is not theirs any more.
+  await cri.turns.take(pod.id, undefined, async () => {
+    for (const container of cri.containersOf(pod.id)) await stopContainerOf(cri, container.id);
+    await stopPod(cri, pod.id);
+  });
+}
+
+/** Removes a pod with all that is in it. One that is not there has been removed. @throws RpcError as CNI plugins fail */
+export async function removeSandbox(cri: Cri, podSandboxId: string): Promise<void> {
+  const found = cri.pods.find(podSandboxId);
+  if (found === undefined) return;
+  const { id } = found;
+  await cri.turns.take(id, undefined, async () => {
+    const pod = cri.pods.find(id);
+    if (pod === undefined) return;
+    for (const container of cri.containersOf(id)) await stopContainerOf(cri, container.id);
+    if (pod.state?.$case !== 'stopped') await stopPod(cri, id);
+    await cri.pods.change(id, (old) => ({ ...old, state: { $case: 'removing', value: { at: now() } } }));
+    reached('pod-removing');
+    for (const container of cri.containersOf(id)) await removeContainerOf(cri, container.id);
+    await clearPod(cri, id);
+  });
 }
 
 /** @throws RpcError InvalidArgument for what no pod can be made of */
@@ -192,7 +202,7 @@ export function statusOf(pod: Pod): PartialMessage<PodSandboxStatus> {
 }
 
 /** What people look for when something is wrong. Keys are those that crictl's readers know. */
-function infoOf(cri: Cri, pod: Pod): object {
+export function infoOf(cri: Cri, pod: Pod): object {
   const { id, config, netns, runtimeHandler, addresses, state } = pod;
   const task = taskOf(cri, id);
   const record = cri.metadata.containers.list(KUBERNETES, [`id==${id}`])[0];

@@ -1,4 +1,4 @@
-/** Sandboxes: what a group of containers is made from, as clients of the 2.x line keep it. They are records and nothing more. */
+/** Sandboxes: what a group of containers is made from, as clients of the 2.x line keep it. What runs them is in `sandbox/`. */
 import { Sandbox } from '../../proto/gen/containerd/types/sandbox.ts';
 import { alreadyExists, invalidArgument, notFound } from '../../ttrpc/errors.ts';
 import { type Fields, inMap, parseFilters, present } from '../filters/filter.ts';
@@ -27,11 +27,8 @@ export class SandboxStore {
     return found(this.#database.get(keyOf(namespace, id), Sandbox), id);
   }
 
-  /** @throws RpcError InvalidArgument for a filter that cannot be read */
-  list(namespace: Namespace, filters: readonly string[] = []): Sandbox[] {
-    const filter = parseFilters(filters);
-    const all = [...this.#database.list([namespace, Kind.Sandbox], Sandbox)];
-    return all.map(({ value }) => value).filter((sandbox) => filter(fieldsOf(sandbox)));
+  list(namespace: Namespace): Sandbox[] {
+    return Array.from(this.#database.list([namespace, Kind.Sandbox], Sandbox), ({ value }) => value);
   }
 
   /**
@@ -86,6 +83,12 @@ export class SandboxStore {
       transaction.remove(key);
     });
   }
+}
+
+/** @throws RpcError InvalidArgument for a filter that cannot be read */
+export function sandboxFilter(filters: readonly string[]): (sandbox: Sandbox) => boolean {
+  const filter = parseFilters(filters);
+  return (sandbox) => filter(fieldsOf(sandbox));
 }
 
 function missing(id: string): Error {

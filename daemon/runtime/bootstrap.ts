@@ -12,13 +12,18 @@ export interface Bootstrap {
   readonly apiVersion: TaskApiVersion;
   /** The shim's socket, as `TtrpcClient.connect` takes it; empty while a foreign shim has not said where it listens. */
   readonly address: string;
+  /** The sandbox whose shim it is, which outlives the task; undefined for a shim that was started for the task. */
+  readonly sandbox?: string | undefined;
 }
 
 /** Raised by whatever changes a reader of the file must know of. */
-const FORMAT = 1;
+const FORMAT = 2;
+/** Of records without a sandbox, which every reader understands: one that knows of none would end the sandbox with the task. */
+const WITHOUT_SANDBOX = 1;
 
 export function formatBootstrap(bootstrap: Bootstrap): string {
-  return `${JSON.stringify({ version: FORMAT, protocol: 'ttrpc', ...bootstrap })}\n`;
+  const version = bootstrap.sandbox === undefined ? WITHOUT_SANDBOX : FORMAT;
+  return `${JSON.stringify({ version, protocol: 'ttrpc', ...bootstrap })}\n`;
 }
 
 /**
@@ -33,10 +38,13 @@ export function parseBootstrap(text: string, path: string): Bootstrap | undefine
     return undefined;
   }
   if (typeof value !== 'object' || value === null) return undefined;
-  const { version, runtime, binary, apiVersion, address } = value as Record<string, unknown>;
+  const { version, runtime, binary, apiVersion, address, sandbox } = value as Record<string, unknown>;
   refuseNewer(path, version, FORMAT);
-  if (version !== FORMAT || (apiVersion !== 2 && apiVersion !== 3)) return undefined;
+  if (version !== FORMAT && version !== WITHOUT_SANDBOX) return undefined;
+  if (apiVersion !== 2 && apiVersion !== 3) return undefined;
   if (typeof runtime !== 'string' || typeof binary !== 'string' || typeof address !== 'string')
     return undefined;
-  return { runtime, binary, apiVersion, address };
+  const shim: Bootstrap = { runtime, binary, apiVersion, address };
+  if (version === WITHOUT_SANDBOX) return shim;
+  return typeof sandbox === 'string' ? { ...shim, sandbox } : undefined;
 }

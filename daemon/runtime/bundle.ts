@@ -147,6 +147,10 @@ export class Bundle {
     return pid > 0 ? pid : 0;
   }
 
+  writeInitPid(pid: number): void {
+    this.#replace('init.pid', String(pid));
+  }
+
   /** The last `bytes` of the shim's log, for an error text. A foreign shim's is a FIFO, which is left alone. */
   logTail(bytes: number): string {
     let fd: number;

@@ -44,7 +44,8 @@ export async function cleanUpAfterShim(
   const pid = recorded?.pid ?? bundle.readInitPid();
   let exit: ExitRecord = recorded ?? { pid, status: KILLED, exitedAt: timestampNow(), published: false };
   const address = bootstrap?.address ?? '';
-  const shared = !launcher.own && address !== '' && bundle.sharesShim(address);
+  const isSandboxed = bootstrap?.sandbox !== undefined;
+  const shared = isSandboxed || (!launcher.own && address !== '' && bundle.sharesShim(address));
   if (!shared) await killProcessesOf(bundle, KILL_TIMEOUT_MS, shim);
   try {
     const answer = await deleteDead(bundle, launcher, log);
@@ -85,11 +86,12 @@ async function deleteDead(bundle: Bundle, launcher: Launcher, log: Logger): Prom
   }
 }
 
-/** Ends a shim that has no container any more. One that does not go by itself is killed. */
+/** Ends a shim that has no container any more; a sandbox's is let go. One that does not go by itself is killed. */
 export async function stopShim(
   { id, bundle, launcher, log }: { id: string; bundle: Bundle; launcher: Launcher; log: Logger },
   shim: Shim,
 ): Promise<void> {
+  if (shim.bootstrap.sandbox !== undefined) return shim.close();
   try {
     await shim.task.shutdown({ id }, { timeout: SHUTDOWN_TIMEOUT_MS });
   } catch (error) {

@@ -100,6 +100,8 @@ async function make(
     { ...rest, checkpoint, rootfs: [...rest.rootfs], id: task.id, bundle: bundle.path, options },
     { signal, timeout: CREATE_TIMEOUT_MS },
   );
+  // Not every shim writes it, and without it a later daemon takes the container for one that never was.
+  if (!launcher.own && bundle.readInitPid() === 0) bundle.writeInitPid(pid);
   reached('container-created');
   task.live(progress.shim, pid);
 }

@@ -2,7 +2,7 @@
 import type { Logger } from 'pino';
 import { DeleteResponse } from '../../proto/gen/containerd/task/v2.ts';
 import { internal, unimplemented } from '../../ttrpc/errors.ts';
-import type { TaskApiVersion } from './bootstrap.ts';
+import type { Bootstrap, TaskApiVersion } from './bootstrap.ts';
 import type { Bundle } from './bundle.ts';
 import { invoke } from './invocation.ts';
 import { type DaemonAddresses, DELETE_TIMEOUT_MS, type Launcher, type StartedShim } from './launcher.ts';
@@ -131,4 +131,15 @@ export function socketAddress(binary: string, address: string): string {
   if (/^[a-z]+:\/\//.test(address))
     throw unimplemented(`${binary} listens on ${address}; unix sockets are known`);
   return address.startsWith('@') ? address : `@${address}`;
+}
+
+/** Where a shim listens whose daemon was gone before it could say so; undefined when it has not come so far. */
+export function foreignAddress(bundle: Bundle, { binary }: Bootstrap): string | undefined {
+  const address = bundle.readForeignAddress();
+  if (address === undefined) return undefined;
+  try {
+    return socketAddress(binary, address);
+  } catch {
+    return undefined;
+  }
 }

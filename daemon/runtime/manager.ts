@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { TaskExit } from '../../proto/gen/containerd/events/task.ts';
 import type { Envelope } from '../../proto/gen/containerd/types/event.ts';
-import { Any } from '../../proto/gen/google/protobuf/any.ts';
+import type { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { Code, type RpcError, isCode, messageOf, notFound, toRpcError } from '../../ttrpc/errors.ts';
 import type { ContainerId, Namespace } from '../identifiers.ts';
 import { isForWant, whenPossible } from '../shortage.ts';
@@ -16,42 +16,25 @@ import { removeSocket } from './cleanup.ts';
 import { type ContainerRequest, createContainer, taskExists } from './creation.ts';
 import type { Exit } from './exit.ts';
 import { Departures } from './departures.ts';
-import { ForeignShim } from './foreign-shim.ts';
-import type { DaemonAddresses, Launcher } from './launcher.ts';
+import { Launchers, type LaunchersOptions, type Wanted } from './launchers.ts';
 import { endLostShims } from './lost-shims.ts';
 import { expectMoves } from './moves.ts';
 import { EXIT_TOPIC, type EventPublisher } from './notices.ts';
-import { foreignOptions, ownOptions, restorePath, typeName } from './options.ts';
-import { OwnShim, type ShimSpawn } from './own-shim.ts';
+import { restorePath, typeName } from './options.ts';
 import { unlessAborted } from './patience.ts';
 import { endStray, type Found, type Recovered, recoverTask } from './recovery.ts';
-import { resolveRuntime } from './runtime-name.ts';
 import { specBytes } from './spec.ts';
 import { Task, type TaskSurroundings } from './task.ts';
 import { Turnstile } from './turnstile.ts';
 
-export interface TaskManagerOptions {
-  /** The state directory: tasks live in `<state>/tasks`, shims listen in `<state>/s`, runc keeps its state in `<state>/runc`. */
-  readonly state: string;
-  readonly addresses: DaemonAddresses;
+/** Tasks live in `<state>/tasks`. */
+export interface TaskManagerOptions extends LaunchersOptions {
   readonly events: EventPublisher;
-  readonly log: Logger;
-  /** Program and first arguments that run Moor's own shim; `shimCommand()` is the one beside this program. */
-  readonly shim: readonly string[];
-  /** How that is started. */
-  readonly spawn: ShimSpawn;
-  /** Shims log details. */
-  readonly debug: boolean;
 }
 
 /** What a client wants created. */
-export interface TaskRequest extends Omit<ContainerRequest, 'spec' | 'options'> {
+export interface TaskRequest extends Omit<ContainerRequest, 'spec' | 'options'>, Wanted {
   readonly spec: Any | undefined;
-  /** A runtime's name, or the absolute path of a shim. */
-  readonly runtime: string;
-  /** Runtime options that came with the request; they go before those of the container. */
-  readonly options: Any | undefined;
-  readonly containerOptions: Any | undefined;
 }
 
 /** The end of a process, as an event tells it. */
@@ -80,10 +63,10 @@ const MEETINGS_MS = 1000;
 const REMOVAL_DELAY_MS = 20;
 
 export class TaskManager {
+  readonly launchers: Launchers;
   readonly #options: TaskManagerOptions;
   readonly #directory: string;
   readonly #surroundings: TaskSurroundings;
-  readonly #own: OwnShim;
   readonly #tasks = new Map<string, Task>();
   readonly #departed = new Map<string, Task>();
   readonly #departures: Departures;
@@ -98,11 +81,11 @@ export class TaskManager {
   #closed = false;
 
   constructor(options: TaskManagerOptions) {
-    const { state, addresses, events, log, debug, spawn } = options;
+    const { state, events, log } = options;
     this.#options = options;
     this.#directory = join(state, 'tasks');
     this.#departures = new Departures(join(state, 'departed'), log);
-    this.#own = new OwnShim({ addresses, state, command: options.shim, debug, spawn, log });
+    this.launchers = new Launchers(options);
     this.#surroundings = {
       events,
       log,
@@ -131,7 +114,7 @@ export class TaskManager {
     this.#refuseNewer(key);
     expectMoves();
     const spec = specBytes(id, request.spec);
-    const { launcher, options } = this.#runtime(request);
+    const { launcher, options } = this.launchers.choose(request);
     const task = new Task(new Bundle(this.#directory, namespace, id), launcher, this.#surroundings);
     const { promise: settled, resolve } = Promise.withResolvers<void>();
     this.#tasks.set(key, task);
@@ -183,7 +166,7 @@ export class TaskManager {
 
   /** Shims started so far: forked or executed, of Moor's own; and such as other people have made. */
   get started(): { fork: number; exec: number; foreign: number } {
-    return { ...this.#own.started, foreign: this.#foreignTasks };
+    return { ...this.launchers.own.started, foreign: this.#foreignTasks };
   }
 
   /** What a shim's event says of the end of a process; undefined for any other event. */
@@ -207,8 +190,10 @@ export class TaskManager {
   /**
    * Finds the tasks of a former daemon: those whose shims live go on, those whose shims are gone are cleaned up after, what was
    * half-done is finished or undone, and exits that nobody was told of are published. Shims can already send their events.
+   *
+   * @param others sockets of shims that have no task and are wanted all the same
    */
-  async recover(): Promise<RecoverySummary> {
+  async recover(others: Iterable<string> = []): Promise<RecoverySummary> {
     const begin = performance.now();
     mkdirSync(this.#directory, { recursive: true, mode: 0o711 });
     removeEmpty(this.#directory);
@@ -217,7 +202,8 @@ export class TaskManager {
     const known = bundles.flatMap((bundle) => this.#read(bundle));
     // Of a task that was wiped there may be its mounted root alone, and its shim is found by where that is.
     if (known.some(({ bootstrap }) => bootstrap === undefined)) await this.#endLostShims();
-    const strays = this.#straySockets(new Set(known.map(({ bootstrap }) => bootstrap?.address)));
+    const claimed = new Set([...others, ...known.map(({ bootstrap }) => bootstrap?.address)]);
+    const strays = this.#straySockets(claimed);
     const summary: RecoverySummary = { live: 0, unmet: 0, dead: 0, departed: 0, undone: 0, milliseconds: 0 };
     await Promise.all([
       ...known.map(async ({ bundle, bootstrap }) => {
@@ -260,13 +246,13 @@ export class TaskManager {
       whenPossible('the connection to a shim', () => turns.pass(() => task.meet()), { log: task.log, goOn });
     const meetings = Promise.all([...this.#tasks.values()].map(meet));
     await Promise.race([meetings, sleep(MEETINGS_MS, undefined, { ref: false })]);
-    if (!this.#closed) this.#own.prepare();
+    if (!this.#closed) this.launchers.own.prepare();
   }
 
   /** Lets go of all shims; containers run on. Files of deleted tasks are gone when it resolves. */
   async close(): Promise<void> {
     this.#closed = true;
-    this.#own.close();
+    this.launchers.own.close();
     for (const task of this.#tasks.values()) task.leave();
     await Promise.all(this.#removals);
   }
@@ -277,25 +263,8 @@ export class TaskManager {
     return this.#lostShims;
   }
 
-  #runtime(request: TaskRequest): { launcher: Launcher; options: Any | undefined } {
-    const program = resolveRuntime(request.runtime);
-    if (program.kind === 'own') {
-      return { launcher: this.#own, options: ownOptions(request.options, request.containerOptions) };
-    }
-    const options = foreignOptions(request.options, request.containerOptions);
-    const encoded = options && Any.encode(options).finish();
-    return { launcher: this.#foreign(request.runtime, program.binary, encoded), options };
-  }
-
-  #foreign(runtime: string, binary: string, options?: Uint8Array): ForeignShim {
-    const { addresses, debug } = this.#options;
-    return new ForeignShim({ runtime, binary, addresses, debug, options });
-  }
-
   async #recover(bundle: Bundle, bootstrap: Bootstrap | undefined, strays: Set<string>): Promise<Recovered> {
-    const foreign = bootstrap !== undefined && bootstrap.binary !== '';
-    const launcher = foreign ? this.#foreign(bootstrap.runtime, bootstrap.binary) : this.#own;
-    const task = new Task(bundle, launcher, this.#surroundings);
+    const task = new Task(bundle, this.launchers.known(bootstrap), this.#surroundings);
     const key = keyOf(bundle.namespace, bundle.id);
     // Before its shim is asked for its events, so that they find it.
     this.#tasks.set(key, task);
@@ -335,7 +304,7 @@ export class TaskManager {
       const key = keyOf(namespace, id);
       if (this.#tasks.has(key)) continue;
       const bundle = new Bundle(this.#directory, namespace, id);
-      const task = new Task(bundle, this.#own, this.#surroundings);
+      const task = new Task(bundle, this.launchers.own, this.#surroundings);
       task.departed({ ...exit, published: true });
       this.#departed.set(key, task);
     }

@@ -35,11 +35,18 @@ test('a bootstrap record is read as it was written; a damaged one is none; a new
   const bootstrap = { runtime: 'x', binary: '/b', apiVersion: 3, address: '/s' } as const;
   const text = formatBootstrap(bootstrap);
   assert.deepEqual(parseBootstrap(text, 'f'), bootstrap);
+  // One that knows of no sandboxes has to refuse a sandbox's, and nothing else.
+  const sandboxed = formatBootstrap({ ...bootstrap, sandbox: 'pod' });
+  assert.deepEqual(parseBootstrap(sandboxed, 'f'), { ...bootstrap, sandbox: 'pod' });
+  assert.deepEqual(
+    [text, sandboxed].map((each) => /"version":(\d)/.exec(each)?.[1]),
+    ['1', '2'],
+  );
   for (let length = 0; length < text.length - 2; length += 1)
     assert.equal(parseBootstrap(text.slice(0, length), 'f'), undefined);
   assert.equal(parseBootstrap(text.replace('3', '4'), 'f'), undefined);
   assert.throws(
-    () => parseBootstrap(text.replace('"version":1', '"version":2'), '/f'),
-    (error: Error) => isCode(error, Code.FailedPrecondition) && /\/f has format 2/.test(error.message),
+    () => parseBootstrap(text.replace('"version":1', '"version":3'), '/f'),
+    (error: Error) => isCode(error, Code.FailedPrecondition) && /\/f has format 3/.test(error.message),
   );
 });

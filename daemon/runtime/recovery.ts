@@ -8,7 +8,7 @@ import { isForWant, whenPossible } from '../shortage.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import { cleanUpAfterShim, stopShim } from './cleanup.ts';
-import { socketAddress } from './foreign-shim.ts';
+import { foreignAddress } from './foreign-shim.ts';
 import { type KnownState, knownState } from './known-state.ts';
 import { PROBE_TIMEOUT_MS } from './link.ts';
 import { Shim } from './shim.ts';
@@ -59,7 +59,7 @@ export async function recoverTask(
   }
   const known = bootstrap ?? (await amongStrays(task, strays));
   if (known === undefined) return { found: await bury(task, undefined) };
-  const address = known.address || foreignAddress(task, known);
+  const address = known.address || foreignAddress(task.bundle, known);
   if (address === undefined) return { found: await bury(task, known) };
   const state = recordedState(task, address);
   if (state !== undefined) return recall(task, { ...known, address }, state);
@@ -237,14 +237,4 @@ async function amongStrays(task: Task, strays: Set<string>): Promise<Bootstrap |
     }
   }
   return undefined;
-}
-
-function foreignAddress(task: Task, { binary }: Bootstrap): string | undefined {
-  const address = task.bundle.readForeignAddress();
-  if (address === undefined) return undefined;
-  try {
-    return socketAddress(binary, address);
-  } catch {
-    return undefined;
-  }
 }

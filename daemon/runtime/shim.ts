@@ -1,4 +1,5 @@
 /** A connection to one shim. */
+import { SandboxDefinition } from '../../proto/gen/containerd/runtime/sandbox.ts';
 import { TaskDefinition as TaskV2 } from '../../proto/gen/containerd/task/v2.ts';
 import { TaskDefinition as TaskV3 } from '../../proto/gen/containerd/task/v3.ts';
 import { ShimDefinition } from '../../proto/gen/moor/shim/v1.ts';
@@ -7,6 +8,8 @@ import type { CallOptions, ServiceClient } from '../../ttrpc/service.ts';
 import type { Bootstrap } from './bootstrap.ts';
 
 export type TaskClient = ServiceClient<typeof TaskV2>;
+
+export type SandboxClient = ServiceClient<typeof SandboxDefinition>;
 
 export class Shim {
   readonly bootstrap: Bootstrap;
@@ -43,6 +46,11 @@ export class Shim {
   /** What only Moor's own shim does for its container. */
   get own(): ServiceClient<typeof ShimDefinition> {
     return this.#client.service(ShimDefinition);
+  }
+
+  /** The sandbox that it runs, where it does. */
+  get sandbox(): SandboxClient {
+    return this.#client.service(SandboxDefinition);
   }
 
   close(): void {

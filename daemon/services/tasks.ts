@@ -11,7 +11,9 @@ import { leaseOf, namespaceOf } from '../grpc/context.ts';
 import { type ContainerId, type Namespace, parseExecId, parseId } from '../identifiers.ts';
 import type { TaskManager } from '../runtime/manager.ts';
 import { checkpointPath } from '../runtime/options.ts';
+import type { SandboxShim } from '../runtime/sandboxed-shim.ts';
 import type { ProcessId, Task } from '../runtime/task.ts';
+import type { SandboxKey } from '../sandbox/controller.ts';
 import { timestampNow } from '../timestamp.ts';
 
 /** What the service needs of the metadata. */
@@ -20,6 +22,9 @@ export interface Containers {
   get(namespace: Namespace, id: ContainerId): Container | Promise<Container>;
 }
 
+/** The shim of a sandbox in which its tasks are to be made; undefined where each has its own. @throws RpcError NotFound, FailedPrecondition */
+export type ShimOfSandbox = (key: SandboxKey) => SandboxShim | undefined;
+
 /** Milliseconds after which a task whose shim does not answer is shown with the status UNKNOWN, as containerd does. */
 const STATE_TIMEOUT_MS = 2000;
 
@@ -27,6 +32,7 @@ export function tasksService(
   tasks: TaskManager,
   containers: Containers,
   checkpoints: Pick<CheckpointImages, 'store' | 'unpack'>,
+  shimOfSandbox: ShimOfSandbox,
 ): ServiceImplementation<typeof TasksDefinition> {
   const taskOf = (containerId: string, context: CallContext): Task =>
     tasks.get(namespaceOf(context), parseId(containerId));
@@ -36,6 +42,7 @@ export function tasksService(
       const namespace = namespaceOf(context);
       const id = parseId(request.containerId);
       const container = await containers.get(namespace, id);
+      const { sandbox } = container;
       const { rootfs, stdin, stdout, stderr, terminal, options, checkpoint } = request;
       const purpose = { namespace, lease: leaseOf(context), signal: context.signal };
       const task = await tasks.create(
@@ -46,6 +53,7 @@ export function tasksService(
           runtime: request.runtimePath || (container.runtime?.name ?? ''),
           options,
           containerOptions: container.runtime?.options,
+          sandbox: sandbox === '' ? undefined : shimOfSandbox({ namespace, id: sandbox }),
           rootfs,
           stdin,
           stdout,

@@ -3,6 +3,7 @@ import { createInterface } from 'node:readline';
 import { Connection } from '../../client/connection.ts';
 import { follow } from '../../client/follow.ts';
 import * as containers from '../../proto/gen/containerd/events/container.ts';
+import * as sandboxes from '../../proto/gen/containerd/events/sandbox.ts';
 import * as tasks from '../../proto/gen/containerd/events/task.ts';
 import type { Envelope } from '../../proto/gen/containerd/services/events.ts';
 import type { Ctr } from './ctr.ts';
@@ -27,7 +28,7 @@ export class EventStream implements Disposable {
 
   /**
    * Subscribes from this process without waiting until the subscription stands, and anew whenever the daemon is back, which then tells what
-   * was missed. Only events about containers and tasks have a body.
+   * was missed. Only events about containers, sandboxes and tasks have a body.
    */
   static follow({ address }: { readonly address: string }, namespace: string): EventStream {
     const stream = new EventStream(namespace);
@@ -60,12 +61,12 @@ export class EventStream implements Disposable {
     return stream;
   }
 
-  /** The events so far about one container of the namespace, of one topic or all. */
+  /** The events so far about one container or sandbox of the namespace, of one topic or all. */
   of(id: string, topic?: string): SeenEvent[] {
     return this.seen.filter(
       (event) =>
         event.namespace === this.#namespace &&
-        (event.body['container_id'] ?? event.body['id']) === id &&
+        (event.body['container_id'] ?? event.body['sandbox_id'] ?? event.body['id']) === id &&
         (topic === undefined || event.topic === topic),
     );
   }
@@ -85,7 +86,9 @@ export class EventStream implements Disposable {
   }
 }
 
-const types: ReadonlyMap<string, unknown> = new Map(Object.entries({ ...containers, ...tasks }));
+const types: ReadonlyMap<string, unknown> = new Map(
+  Object.entries({ ...containers, ...sandboxes, ...tasks }),
+);
 
 function seen({ namespace, topic, event }: Envelope): SeenEvent {
   const [, name = ''] = /^containerd\.events\.(\w+)$/.exec(event?.typeUrl ?? '') ?? [];

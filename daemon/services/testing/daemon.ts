@@ -59,7 +59,10 @@ const onError = (error: Error) => log.warn({ err: error }, 'ttrpc');
 const events = new TtrpcServer({ onError }).add(EventsDefinition, shimEventsService(exchange, tasks));
 await events.listen(addresses.ttrpc);
 const summary = await tasks.recover();
-const api = new TtrpcServer({ onError }).add(TasksDefinition, tasksService(tasks, containers, checkpoints));
+const api = new TtrpcServer({ onError }).add(
+  TasksDefinition,
+  tasksService(tasks, containers, checkpoints, () => undefined),
+);
 await api.listen(join(directory, 'api'));
 writeSync(1, `${JSON.stringify(summary)}\n`);
 
