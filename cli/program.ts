@@ -15,6 +15,7 @@ import { addNetwork } from './network.ts';
 import { addPlugins } from './plugins.ts';
 import { addPods } from './pods.ts';
 import { addRun } from './run.ts';
+import { addSandboxes } from './sandboxes.ts';
 import { addShim } from './shim.ts';
 import { addSnapshots } from './snapshots/commands.ts';
 import { addTasks } from './tasks.ts';
@@ -66,6 +67,7 @@ export function createProgram(): Command {
   addNamespaces(program);
   addNetwork(program);
   addPods(program);
+  addSandboxes(program);
   addCri(program);
   addEvents(program);
   addPlugins(program);

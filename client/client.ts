@@ -31,6 +31,7 @@ import { Namespaces } from './namespace.ts';
 import type { PatientOptions } from './process.ts';
 import { Networks } from './network.ts';
 import type { Spec } from '../oci/spec.ts';
+import { Sandboxes } from './sandbox.ts';
 import { Snapshots } from './snapshots.ts';
 import { buildSpec, type SpecOptions } from './spec.ts';
 import { Transfers } from './transfer.ts';
@@ -67,6 +68,7 @@ export class Client implements Disposable {
   readonly containers: Containers;
   readonly leases: Leases;
   readonly networks: Networks;
+  readonly sandboxes: Sandboxes;
   readonly kubernetes: Kubernetes;
   readonly content: Content;
   readonly images: Images;
@@ -85,6 +87,7 @@ export class Client implements Disposable {
     this.containers = new Containers(connection, this.#headers, namespace);
     this.leases = new Leases(connection, this.#headers);
     this.networks = new Networks(connection, this.#headers);
+    this.sandboxes = new Sandboxes(connection, this.#headers);
     this.kubernetes = new Kubernetes(connection);
     this.content = new Content(connection, this.#headers);
     this.diffs = new Diffs(connection, this.#headers);
@@ -275,6 +278,14 @@ export { parseRestartPolicy, type RestartOptions, type RestartPolicy } from './r
 export { defaultSeccompProfile, type SeccompProfile } from '../oci/seccomp.ts';
 export { type ShimOptions, shimState } from './shim.ts';
 export { type Signal, signalNumber } from '../oci/signal.ts';
+export {
+  type Sandbox,
+  type SandboxEnd,
+  type Sandboxes,
+  type SandboxOptions,
+  type SandboxRecord,
+  type SandboxStatus,
+} from './sandbox.ts';
 export { buildSpec, type ImageSpecOptions, type SpecOptions } from './spec.ts';
 export {
   DEFAULT_SNAPSHOTTER,
