@@ -137,6 +137,7 @@ test('durations are read as Go writes them', () => {
   assert.equal(read('250ms'), 250);
   assert.equal(read('0'), 0);
   assert.equal(read('1500us'), 1.5);
+  assert.equal(read('1500µs'), 1.5);
 });
 
 test("containerd's plugin tables are read, and what asks for what is not there is refused", () => {

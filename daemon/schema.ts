@@ -157,9 +157,10 @@ export function duration(byDefault: string): Kind<string> {
 /** The length of a duration; undefined when the text is none. */
 export function milliseconds(text: string): number | undefined {
   if (text === '0') return 0;
-  if (!/^(?:\d+(?:\.\d+)?(?:h|ms|m|s|us|µs|ns))+$/.test(text)) return undefined;
+  if (!/^(?:\d+(?:\.\d+)?(?:h|ms|m|s|us|\u00b5s|ns))+$/.test(text)) return undefined;
   let sum = 0;
-  for (const [, number, unit] of text.matchAll(/([\d.]+)([a-zµ]+)/g)) sum += Number(number) * UNITS[unit!]!;
+  for (const [, number, unit] of text.matchAll(/([\d.]+)([a-z\u00b5]+)/g))
+    sum += Number(number) * UNITS[unit!]!;
   return sum;
 }
 

@@ -166,6 +166,9 @@ function connectorOf(build: typeof buildConnector, tls: Tls | undefined): buildC
   };
 }
 
+/** Named one by one: what is read by default does not include Node's own in a daemon (bin/moord). */
+const SOURCES = ['bundled', 'extra', 'system'] as const;
+
 let authorities: readonly string[] | undefined;
 let ordinary: SecureContext | undefined;
 
@@ -175,7 +178,7 @@ let ordinary: SecureContext | undefined;
  */
 function contextOf({ ca, client }: Tls): SecureContext {
   // Given certificates come beside the host's own. Most of those are in both lists.
-  authorities ??= [...new Set([...getCACertificates('default'), ...getCACertificates('system')])];
+  authorities ??= [...new Set(SOURCES.flatMap((source) => getCACertificates(source)))];
   if (ca.length === 0 && client.length === 0)
     return (ordinary ??= createSecureContext({ ca: [...authorities] }));
   return createSecureContext({
