@@ -236,8 +236,11 @@ export class Daemon {
     collections.start();
     this.#goOnLater(core);
     this.#opened.use(new IdleMemory());
-    state.keep(STATE_FOLDERS, async () => exchange.renew());
-    this.#opened.use(new Caretaker([state, ...this.#sockets], log)).start();
+    state.keep(STATE_FOLDERS, async () => {
+      exchange.renew();
+      await tasks.files.restore();
+    });
+    this.#opened.use(new Caretaker([state, ...this.#sockets, tasks.files], log)).start();
     notify(log, 'READY=1', `MAINPID=${process.pid}`);
     const milliseconds = Math.round(performance.now() - begin);
     log.info({ address: config.grpc.address, pid: process.pid, version, milliseconds }, 'serving');

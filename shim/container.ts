@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { getPid } from '../native/native.ts';
 import type { CreateTaskRequest, ExecProcessRequest } from '../proto/gen/containerd/task/v2.ts';
@@ -12,7 +12,8 @@ import { ExecProcess } from './exec.ts';
 import { ExecRecord } from './exec-record.ts';
 import { type ExitRecord, writeExitRecord } from './exit-record.ts';
 import { reached } from './failpoint.ts';
-import { InitProcess } from './init.ts';
+import { InitProcess, PID_FILE } from './init.ts';
+import { KeptFiles } from './kept-files.ts';
 import type { Log } from './log.ts';
 import { OPTIONS_FILE, parseOptions } from './options.ts';
 import type { ContainerProcess } from './process.ts';
@@ -21,7 +22,7 @@ import type { Exit, Reaper } from './reaper.ts';
 import { mountRootfs, unmountRootfs } from './rootfs.ts';
 import { Runc } from './runc.ts';
 import type { SealedRunc } from './sealed-runc.ts';
-import { parseObject, readSpec, type Spec } from './spec.ts';
+import { parseObject, readSpec, SPEC_FILE, type Spec } from './spec.ts';
 import { StateRecord } from './state-record.ts';
 import { openStdio, type ProcessStdio, type StdioRequest } from './stdio.ts';
 
@@ -53,11 +54,13 @@ export class Container {
   readonly #execs = new Map<string, ExecProcess>();
   readonly #execRecord: ExecRecord;
   readonly #unwatch: () => void;
+  readonly #files = new KeptFiles();
   #cgroup: Cgroup | undefined;
   #oom: OomWatch | undefined;
   /** Resolves when the exit of the init has been queued for the daemon. */
   #exitTold: Promise<void> | undefined;
   #recording: NodeJS.Timeout | undefined;
+  #exitPublished = false;
   #execCount = 0;
 
   private constructor(request: CreateTaskRequest, surroundings: Surroundings) {
@@ -216,9 +219,21 @@ export class Container {
     await this.#exitTold;
     this.#oom?.close();
     this.#unwatch();
+    this.#files[Symbol.dispose]();
     await unmountRootfs(this.#rootfs);
     reached('rootfs-unmounted');
     this.#publish(event.deleted(this.id, this.init.exit));
+  }
+
+  /** Puts the container's files back where others have removed them. @throws the file system's error */
+  restoreFiles(): void {
+    const { pid, exit } = this.init;
+    mkdirSync(this.#rootfs, { recursive: true, mode: 0o711 });
+    this.#files.restore();
+    if (pid !== 0) writeFileSync(join(this.bundle, PID_FILE), String(pid));
+    if (exit !== undefined) this.#recordExit({ exit, published: this.#exitPublished });
+    this.#execRecord.restore();
+    this.#recordState();
   }
 
   get #rootfs(): string {
@@ -234,6 +249,7 @@ export class Container {
     if (request.options !== undefined) {
       writeFileSync(optionsFile, Any.encode(request.options).finish(), { mode: 0o600 });
     }
+    for (const name of [SPEC_FILE, OPTIONS_FILE]) this.#files.keep(join(this.bundle, name));
     await mountRootfs(request.rootfs, this.#rootfs, reaper);
     try {
       reached('rootfs-mounted');
@@ -255,6 +271,7 @@ export class Container {
   async #undoCreate(): Promise<void> {
     const { log } = this.#surroundings;
     this.#unwatch();
+    this.#files[Symbol.dispose]();
     // A runtime that was killed, or failed late, may have left a part of it.
     await this.#runc.deleteUnfinished(this.#spec.cgroupsPath).catch((error: unknown) => {
       log.warn('what the runtime has left of a failed creation cannot be deleted', { error });
@@ -302,6 +319,8 @@ export class Container {
   async #initExited(exit: Exit): Promise<void> {
     const { log, publisher } = this.#surroundings;
     this.#recordExit({ exit, published: false });
+    // Removed by the runtime from now on.
+    this.#files.forget(this.#runc.stateFile);
     try {
       reached('exit-recorded');
       if (!this.#spec.ownPidNamespace) await this.#cgroup?.kill();
@@ -315,7 +334,10 @@ export class Container {
     this.init.tell(exit);
     await this.init.startsAnswered;
     const acknowledged = publisher.publish(event.exited(this.id, this.id, exit));
-    void acknowledged.then(() => this.#recordExit({ exit, published: true }));
+    void acknowledged.then(() => {
+      this.#exitPublished = true;
+      this.#recordExit({ exit, published: true });
+    });
     // Behind the news, which a client waits for: starting a process takes a millisecond or two of this one.
     setImmediate(() => this.init.release());
   }
@@ -349,6 +371,7 @@ export class Container {
   /** Before anybody is told of it. */
   #recordState(): void {
     const { request, state, pid } = this.init;
+    if (state.status === 'created' || state.status === 'running') this.#files.keep(this.#runc.stateFile);
     this.#record.write(state.status === 'deleted' ? undefined : { ...request, status: state.status, pid });
   }
 

@@ -1,4 +1,4 @@
-import { closeSync, openSync, renameSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, openSync, renameSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../ttrpc/errors.ts';
 import type { Log } from './log.ts';
@@ -65,6 +65,12 @@ export class ExecRecord {
     // By the clock that all processes share and nobody sets. Daemons before it went by the time of day.
     const uptime = Number(process.hrtime.bigint() / NANOSECONDS_A_MILLISECOND);
     this.#write(exec, { step: 'deleted', at: Date.now(), uptime });
+  }
+
+  /** Writes all of it down again, where others have removed the file. */
+  restore(): void {
+    if (this.#execs.size === 0 || existsSync(this.#path)) return;
+    this.#compact();
   }
 
   #write(exec: string, step: object): void {

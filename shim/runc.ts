@@ -99,6 +99,11 @@ export class Runc {
     ];
   }
 
+  /** Without what runc keeps there of a container, it knows of none. Others may have none. */
+  get stateFile(): string {
+    return join(this.#state, 'state.json');
+  }
+
   /** Creates the container; its init then waits for `start`. */
   async create(launch: Launch): Promise<void> {
     const { noPivotRoot, noNewKeyring } = this.#options;

@@ -15,6 +15,7 @@ import { Reaper } from './reaper.ts';
 import { sandboxService } from './sandbox-service.ts';
 import { taskService } from './service.ts';
 import type { SealedRunc } from './sealed-runc.ts';
+import { SALVAGE_SIGNAL, salvage } from './salvage.ts';
 import { boundPath } from './socket.ts';
 
 /** How long the last events may take to reach the daemon, and the last bytes a client. */
@@ -65,12 +66,21 @@ export async function serve({ namespace, events, log, socket, sealedRunc }: Serv
       void service.shutdown(ShutdownRequest.fromPartial({}), NO_CALLER);
     });
   }
+  let ending = false;
+  const salvaged = { berth, server, log, socket, bundle: process.cwd() };
+  process.on(SALVAGE_SIGNAL, () => {
+    if (ending) return;
+    salvage(salvaged).catch((error: unknown) =>
+      log.error('what others have removed cannot be made again', { error }),
+    );
+  });
   // What was inherited, the socket too, is passed on otherwise. Whoever has it keeps the socket of a dead shim alive.
   closeRange(FIRST_INHERITED, 'cloexec');
   reaper.start();
   await server.listenFd(socket);
   log.debug('the shim serves');
   const { delivered } = await ended;
+  ending = true;
   const path = boundPath(socket);
   if (path !== undefined) rmSync(path, { force: true });
   const giveUp = new AbortController();

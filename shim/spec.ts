@@ -2,6 +2,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { invalidArgument, messageOf } from '../ttrpc/errors.ts';
 
+/** File of the bundle with the specification. */
+export const SPEC_FILE = 'config.json';
+
 /** What the shim itself needs to know of an OCI runtime specification; the rest is for the runtime. */
 export interface Spec {
   /** The init has a PID namespace of its own, so the kernel ends all other processes with it (pid_namespaces(7)). */
@@ -20,7 +23,7 @@ export interface Spec {
  * @throws RpcError InvalidArgument when there is none or it is not a JSON object
  */
 export function readSpec(bundle: string): Spec {
-  const path = join(bundle, 'config.json');
+  const path = join(bundle, SPEC_FILE);
   let text: string;
   try {
     text = readFileSync(path, 'utf8');

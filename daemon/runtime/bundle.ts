@@ -96,6 +96,12 @@ export class Bundle {
     return text === undefined ? undefined : parseBootstrap(text, join(this.path, 'bootstrap.json'));
   }
 
+  /** Whether there is a record to find the shim by, and its socket. */
+  leadsTo(address: string): boolean {
+    const isThere = !address.startsWith('/') || existsSync(address);
+    return isThere && existsSync(join(this.path, 'bootstrap.json'));
+  }
+
   /** Foreign shims may serve several containers, those of one pod say: whether another bundle's shim is the one at `address`. */
   sharesShim(address: string): boolean {
     const tasks = dirname(dirname(this.path));
@@ -147,6 +153,7 @@ export class Bundle {
     return pid > 0 ? pid : 0;
   }
 
+  /** For a task whose files have been lost. */
   writeInitPid(pid: number): void {
     this.#replace('init.pid', String(pid));
   }

@@ -67,6 +67,11 @@ export class ShimLink {
     return this.#life;
   }
 
+  /** Of the shim that is connected to. */
+  get address(): string | undefined {
+    return this.#life.kind === 'live' ? this.#life.shim.bootstrap.address : undefined;
+  }
+
   /** The shim is there, and will be connected to when it is needed. */
   unmet(shim: Unmet): void {
     this.#life = { kind: 'unmet', ...shim };

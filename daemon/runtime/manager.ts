@@ -1,5 +1,5 @@
 /** All tasks of this daemon. */
-import { mkdirSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
@@ -17,7 +17,7 @@ import { type ContainerRequest, createContainer, taskExists } from './creation.t
 import type { Exit } from './exit.ts';
 import { Departures } from './departures.ts';
 import { Launchers, type LaunchersOptions, type Wanted } from './launchers.ts';
-import { endLostShims } from './lost-shims.ts';
+import { findLostShims } from './lost-shims.ts';
 import { expectMoves } from './moves.ts';
 import { EXIT_TOPIC, type EventPublisher } from './notices.ts';
 import { restorePath, typeName } from './options.ts';
@@ -25,6 +25,7 @@ import { unlessAborted } from './patience.ts';
 import { endStray, type Found, type Recovered, recoverTask } from './recovery.ts';
 import { specBytes } from './spec.ts';
 import { Task, type TaskSurroundings } from './task.ts';
+import { TaskFiles } from './task-files.ts';
 import { Turnstile } from './turnstile.ts';
 
 /** Tasks live in `<state>/tasks`. */
@@ -64,6 +65,7 @@ const REMOVAL_DELAY_MS = 20;
 
 export class TaskManager {
   readonly launchers: Launchers;
+  readonly files: TaskFiles;
   readonly #options: TaskManagerOptions;
   readonly #directory: string;
   readonly #surroundings: TaskSurroundings;
@@ -75,8 +77,9 @@ export class TaskManager {
   /** Creations under way; each resolves when it is done or undone. */
   readonly #creations = new Map<string, Promise<void>>();
   readonly #removals = new Set<Promise<void>>();
-  /** Resolves when those are ended that lost their files while there was no daemon. */
-  #lostShims: Promise<void> | undefined;
+  /** Resolves when those are found again, or ended, that lost their files while there was no daemon. */
+  #lostShims: Promise<Bundle[]> | undefined;
+  #recalled: Promise<void> | undefined;
   #foreignTasks = 0;
   #closed = false;
 
@@ -84,6 +87,7 @@ export class TaskManager {
     const { state, events, log } = options;
     this.#options = options;
     this.#directory = join(state, 'tasks');
+    this.files = new TaskFiles(this.#directory, () => this.#tasks.values(), log);
     this.#departures = new Departures(join(state, 'departed'), log);
     this.launchers = new Launchers(options);
     this.#surroundings = {
@@ -106,8 +110,8 @@ export class TaskManager {
     signal: AbortSignal,
   ): Promise<Task> {
     const key = keyOf(namespace, id);
-    // One of them may have a container of that name.
-    await this.#endLostShims();
+    // One of those may have a container of that name.
+    await this.#recallLost();
     // Whether the task exists is not known before: a client that gave up and tries again meets its own first attempt.
     while (this.#creations.has(key)) await unlessAborted(this.#creations.get(key), signal);
     if (this.#tasks.has(key)) throw taskExists(id);
@@ -195,28 +199,29 @@ export class TaskManager {
    */
   async recover(others: Iterable<string> = []): Promise<RecoverySummary> {
     const begin = performance.now();
-    mkdirSync(this.#directory, { recursive: true, mode: 0o711 });
+    // Without it, this may be the first daemon since the boot, or the state have been wiped under containers that run.
+    const isNew = mkdirSync(this.#directory, { recursive: true, mode: 0o711 }) !== undefined;
     removeEmpty(this.#directory);
-    const { bundles, remains, strangers } = listBundles(this.#directory);
-    for (const path of strangers) this.#options.log.warn({ path }, 'not a task; left alone');
-    const known = bundles.flatMap((bundle) => this.#read(bundle));
-    // Of a task that was wiped there may be its mounted root alone, and its shim is found by where that is.
-    if (known.some(({ bootstrap }) => bootstrap === undefined)) await this.#endLostShims();
+    if (isNew) await this.#findLostShims();
+    let listing = listBundles(this.#directory);
+    let known = listing.bundles.flatMap((bundle) => this.#read(bundle));
+    if (!isNew && !known.every(({ bootstrap }) => isReachable(bootstrap))) {
+      await this.#findLostShims();
+      listing = listBundles(this.#directory);
+      known = listing.bundles.flatMap((bundle) => this.#read(bundle));
+    }
+    for (const path of listing.strangers) this.#options.log.warn({ path }, 'not a task; left alone');
     const claimed = new Set([...others, ...known.map(({ bootstrap }) => bootstrap?.address)]);
     const strays = this.#straySockets(claimed);
     const summary: RecoverySummary = { live: 0, unmet: 0, dead: 0, departed: 0, undone: 0, milliseconds: 0 };
     await Promise.all([
       ...known.map(async ({ bundle, bootstrap }) => {
-        try {
-          const { found, unmet } = await this.#recover(bundle, bootstrap, strays);
-          summary[found] += 1;
-          if (unmet === true) summary.unmet += 1;
-        } catch (error) {
-          // Not known to clients, and not free to be made again: an operator has to look at it.
-          this.#options.log.error({ err: error, path: bundle.path }, 'a task cannot be recovered');
-        }
+        const recovered = await this.#recoverOrSay(bundle, bootstrap, strays);
+        if (recovered === undefined) return;
+        summary[recovered.found] += 1;
+        if (recovered.unmet === true) summary.unmet += 1;
       }),
-      ...remains.map(async (hidden) => {
+      ...listing.remains.map(async (hidden) => {
         try {
           await this.#recoverRemains(hidden);
         } catch (error) {
@@ -235,11 +240,10 @@ export class TaskManager {
   }
 
   /**
-   * Does what was not needed to serve: ends shims that have lost their files, connects to those that were not needed to know how their
-   * containers are, and gets ready for the first task.
+   * Does what was not needed to serve: looks for shims that have lost their files, connects to the others, and gets ready for the first task.
    */
   async prepare(): Promise<void> {
-    await this.#endLostShims();
+    await this.#recallLost();
     const turns = new Turnstile(MEETINGS_AT_ONCE);
     const goOn = () => !this.#closed;
     const meet = (task: Task) =>
@@ -258,9 +262,33 @@ export class TaskManager {
   }
 
   /** Looks through all processes, so not before somebody needs it; once. Never rejects. */
-  #endLostShims(): Promise<void> {
-    this.#lostShims ??= endLostShims(this.#directory, this.#options.log);
+  #findLostShims(): Promise<Bundle[]> {
+    this.#lostShims ??= findLostShims(this.#directory, this.#options.log, true);
     return this.#lostShims;
+  }
+
+  /** Goes on with the tasks of shims that were not known to have been lost when the others were recovered. */
+  #recallLost(): Promise<void> {
+    this.#recalled ??= (async () => {
+      for (const bundle of await this.#findLostShims())
+        if (!this.#tasks.has(keyOf(bundle.namespace, bundle.id)))
+          await this.#recoverOrSay(bundle, bundle.readBootstrap(), new Set());
+    })();
+    return this.#recalled;
+  }
+
+  async #recoverOrSay(
+    bundle: Bundle,
+    bootstrap: Bootstrap | undefined,
+    strays: Set<string>,
+  ): Promise<Recovered | undefined> {
+    try {
+      return await this.#recover(bundle, bootstrap, strays);
+    } catch (error) {
+      // Not known to clients, and not free to be made again: an operator has to look at it.
+      this.#options.log.error({ err: error, path: bundle.path }, 'a task cannot be recovered');
+      return undefined;
+    }
   }
 
   async #recover(bundle: Bundle, bootstrap: Bootstrap | undefined, strays: Set<string>): Promise<Recovered> {
@@ -379,6 +407,11 @@ export class TaskManager {
       }),
     );
   }
+}
+
+/** Its shim can be where the record says. */
+function isReachable(bootstrap: Bootstrap | undefined): boolean {
+  return bootstrap !== undefined && (!bootstrap.address.startsWith('/') || existsSync(bootstrap.address));
 }
 
 function keyOf(namespace: string, id: string): string {

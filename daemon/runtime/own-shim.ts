@@ -31,7 +31,7 @@ export interface OwnShimOptions {
 export type ShimSpawn = 'fork' | 'exec';
 
 /** What clients ask for when they ask for nothing in particular. */
-const OWN_RUNTIME = 'io.containerd.runc.v2';
+export const OWN_RUNTIME = 'io.containerd.runc.v2';
 
 /** How many connections may wait for a shim that is busy; one daemon makes one. */
 const BACKLOG = 16;

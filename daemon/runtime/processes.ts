@@ -4,6 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Poll, pidfdOpen, pidfdSendSignal } from '../../native/native.ts';
 import { type Bundle, hasCode } from './bundle.ts';
 
+/** What the kernel appends to the name of a working directory that has been removed (proc_pid_cwd(5)). */
+export const REMOVED = ' (deleted)';
+
 const SIGKILL = 9;
 const LOOK_AGAIN_MS = 10;
 
@@ -49,7 +52,9 @@ function exists(pid: number): boolean {
 
 function worksFor(pid: number, bundle: Bundle): boolean {
   try {
-    if (readlinkSync(`/proc/${pid}/cwd`) !== bundle.path) return false;
+    const directory = readlinkSync(`/proc/${pid}/cwd`);
+    // A bundle that others had removed has been made again, and a foreign shim still works in the old one.
+    if (directory !== bundle.path && directory !== `${bundle.path}${REMOVED}`) return false;
     if (readFileSync(`/proc/${pid}/comm`, 'utf8').startsWith('moor-shim')) return true;
     // Separated by spaces where a process has given itself a title.
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split(/[\0 ]/).includes(bundle.id);

@@ -95,6 +95,9 @@ export class Task {
     return this.visible && !this.#departed;
   }
 
+  get shimAddress(): string | undefined {
+    return this.#link.address;
+  }
   /** Subscribers have been given the first process's exit. */
   get exitPublished(): boolean {
     return this.#exit?.published === true;
