@@ -1,37 +1,28 @@
 /** One call in progress, seen from the server: when it must stop, and what its caller said. */
-import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { Code, type RpcError, cancelled } from '../../ttrpc/errors.ts';
 import type { CallContext, Metadata } from '../../ttrpc/service.ts';
+import type { Http2Stream } from '../http2/stream.ts';
 import type { Answer } from './answer.ts';
-import { pidOfPeer } from './peer.ts';
+import { pidBehind } from './peer.ts';
 import { timeoutOf } from './timeout.ts';
 
 export class OpenCall implements CallContext {
   /** Waits for something that may never happen (an exit, an event), so that a draining server ends it at once. */
   readonly waits: boolean;
-  readonly stream: ServerHttp2Stream;
+  readonly stream: Http2Stream;
   readonly answer: Answer;
-  readonly #headers: IncomingHttpHeaders;
   readonly #deadline: NodeJS.Timeout | undefined;
   #abort: AbortController | undefined;
   #stopped: RpcError | undefined;
-  #metadata: Metadata | undefined;
   #finished = false;
   #sent: (() => void) | undefined;
   #isLate = false;
 
-  constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, answer: Answer, waits: boolean) {
+  constructor(stream: Http2Stream, answer: Answer, waits: boolean) {
     this.stream = stream;
     this.answer = answer;
     this.waits = waits;
-    this.#headers = headers;
-    const gone = (): void => this.stop(cancelled('the caller is gone'));
-    // The first comes at once, but only to a stream that has not been ended by us; the other in any case.
-    stream.once('aborted', gone);
-    stream.once('close', gone);
-    // What a stream fails with is that its caller is gone.
-    stream.on('error', () => undefined);
-    const timeout = timeoutOf(headers['grpc-timeout']);
+    const timeout = timeoutOf(stream.headers.one('grpc-timeout'));
     if (timeout !== undefined) this.#deadline = setTimeout(() => this.#late(), timeout);
   }
 
@@ -45,12 +36,11 @@ export class OpenCall implements CallContext {
   }
 
   get metadata(): Metadata {
-    this.#metadata ??= metadataOf(this.#headers);
-    return this.#metadata;
+    return this.stream.headers.fields;
   }
 
   get peerPid(): number | undefined {
-    return pidOfPeer(this.stream);
+    return pidBehind(this.stream.socket);
   }
 
   onSent(sent: () => void): void {
@@ -60,6 +50,11 @@ export class OpenCall implements CallContext {
   /** To be called when a message has been sent; undefined when nobody wants to know. */
   get sent(): (() => void) | undefined {
     return this.#sent;
+  }
+
+  /** Nobody is there any more to be answered. */
+  gone(): void {
+    this.stop(cancelled('the caller is gone'));
   }
 
   /** Tells the implementation to end, and why. */
@@ -84,15 +79,6 @@ export class OpenCall implements CallContext {
     this.answer.fail({ code: Code.DeadlineExceeded, details: 'context deadline exceeded' });
     this.stop(cancelled('its deadline has passed'));
   }
-}
-
-function metadataOf(headers: IncomingHttpHeaders): Metadata {
-  const metadata = new Map<string, readonly string[]>();
-  for (const [key, value] of Object.entries(headers)) {
-    if (value === undefined || key.startsWith(':')) continue;
-    metadata.set(key, typeof value === 'string' ? [value] : value);
-  }
-  return metadata;
 }
 
 /** Calls in progress. */

@@ -1,14 +1,13 @@
 /** Serves one call of a method: requests from the stream, the implementation, responses to the stream. */
-import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
-import { setImmediate } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { Code, cancelled, invalidArgument, messageOf, unimplemented } from '../../ttrpc/errors.ts';
+import { Code, invalidArgument, messageOf } from '../../ttrpc/errors.ts';
 import type { CallContext, MethodDefinition } from '../../ttrpc/service.ts';
+import type { Http2Stream } from '../http2/stream.ts';
 import { Answer } from './answer.ts';
 import { OpenCall, type OpenCalls } from './call.ts';
-import { FrameReader } from '../../grpc/frame.ts';
 import { Interruptible } from './interruptible.ts';
 import type { CallObserver, ObservedCall } from './observer.ts';
+import { onlyMessage, Requests } from './requests.ts';
 import { statusOf } from './status.ts';
 
 /** A method with the function that serves it. The kinds of the two streams are in the definition. */
@@ -34,13 +33,12 @@ export interface Serving {
 /** Serves a call to its end. Never rejects. */
 export async function serve(
   method: ServedMethod,
-  stream: ServerHttp2Stream,
-  headers: IncomingHttpHeaders,
+  stream: Http2Stream,
   { calls, log, observer, maxReceiveBytes, maxSendBytes }: Serving,
 ): Promise<void> {
   const { definition, implementation } = method;
   const answer = new Answer(stream, maxSendBytes);
-  const call = new OpenCall(stream, headers, answer, method.waits || definition.responseStream);
+  const call = new OpenCall(stream, answer, method.waits || definition.responseStream);
   const { path } = method;
   const { requestStream, responseStream } = definition;
   const observed = observer?.started({ path, requestStream, responseStream });
@@ -48,8 +46,8 @@ export async function serve(
   calls.open(call);
   try {
     const request = definition.requestStream
-      ? requestsOf(definition, call, maxReceiveBytes, observed)
-      : decode(definition, await onlyMessage(stream, maxReceiveBytes));
+      ? requestsOf(definition, new Requests(call, maxReceiveBytes), observed)
+      : decode(definition, await onlyMessage(call, maxReceiveBytes));
     if (!requestStream) observed?.received();
     if (definition.responseStream) {
       const responses = implementation(request, call) as AsyncIterable<unknown>;
@@ -82,62 +80,18 @@ function encode({ responseType }: MethodDefinition, response: unknown): Uint8Arr
   return responseType.encode(responseType.fromPartial(response)).finish();
 }
 
-/**
- * The one message of a call that has no more.
- *
- * @throws RpcError Cancelled when the caller leaves before it is whole, Unimplemented for none and for a second one
- */
-function onlyMessage(stream: ServerHttp2Stream, limit: number): Promise<Buffer> {
-  const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
-  const reader = new FrameReader(limit);
-  let only: Buffer | undefined;
-  const onData = (chunk: Buffer): void => {
-    try {
-      for (const message of reader.push(chunk)) {
-        if (only !== undefined) throw unimplemented('more than one message has come: not implemented');
-        only = message;
-      }
-    } catch (error) {
-      stream.off('data', onData);
-      reject(error);
-    }
-  };
-  stream.on('data', onData);
-  stream.once('end', () => {
-    try {
-      reader.end();
-    } catch (error) {
-      return reject(error);
-    }
-    if (only !== undefined) resolve(only);
-    else reject(unimplemented('no message has come: not implemented'));
-  });
-  stream.once('close', () => reject(cancelled('the caller is gone')));
-  return promise;
-}
-
 /** The caller's messages. Leaves the stream open when the reader stops early: it has yet to be answered. */
 async function* requestsOf(
   definition: MethodDefinition,
-  { stream, signal }: OpenCall,
-  limit: number,
+  requests: Requests,
   observed: ObservedCall | undefined,
 ): AsyncGenerator<unknown, void, undefined> {
-  const reader = new FrameReader(limit);
-  try {
-    for await (const chunk of stream.iterator({ destroyOnReturn: false }))
-      for (const message of reader.push(chunk as Buffer)) {
-        observed?.received();
-        yield decode(definition, message);
-      }
-  } catch (error) {
-    // The stream of a cancelled call is destroyed; why is known better here.
-    throw signal.aborted ? signal.reason : error;
+  for (;;) {
+    const message = await requests.next();
+    if (message === undefined) return;
+    observed?.received();
+    yield decode(definition, message);
   }
-  // Node lets a stream that was reset or lost end like one that was finished, and only then says that it was not.
-  await setImmediate();
-  signal.throwIfAborted();
-  reader.end();
 }
 
 /** A stream of responses, as fast as the caller takes them. */
@@ -161,7 +115,7 @@ async function send(
         done = true;
         return;
       }
-      if (!answer.write(encode(definition, result.value), call.sent)) await waiting.wait(drained(stream));
+      if (!answer.write(encode(definition, result.value), call.sent)) await waiting.wait(stream.drained());
       observed?.sent();
       next = responses.next();
     }
@@ -170,10 +124,4 @@ async function send(
     // Lets the implementation clean up. Not awaited: it may be in the middle of a wait that the signal ends in its own time.
     if (!done) responses.return?.()?.then(undefined, () => undefined);
   }
-}
-
-function drained(stream: ServerHttp2Stream): Promise<void> {
-  return new Promise((resolve) => {
-    stream.once('drain', resolve);
-  });
 }

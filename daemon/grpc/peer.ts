@@ -1,5 +1,4 @@
 /** Who is at the other end of a call's connection. */
-import type { ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
 import { peerPid } from '../../native/native.ts';
 
@@ -8,12 +7,10 @@ interface Handled {
   readonly _handle?: { readonly fd?: number } | null;
 }
 
-/** The caller's process; 0 when it is of another pid namespace, undefined when the connection is gone, or goes through Node (`first-call.ts`). */
-export function pidOfPeer({ session }: ServerHttp2Stream): number | undefined {
-  return session === undefined || session.destroyed ? undefined : pidBehind(session.socket);
-}
-
-/** The process that has connected, or, of a connection that we made, the one that has begun to listen, even when it is gone. */
+/**
+ * The process that has connected, or, of a connection that we made, the one that has begun to listen, even when it is gone; 0 when it is of
+ * another pid namespace, undefined when the connection is gone.
+ */
 export function pidBehind(socket: Socket): number | undefined {
   const fd = (socket as Socket & Handled)._handle?.fd;
   return fd === undefined || fd < 0 ? undefined : peerPid(fd);

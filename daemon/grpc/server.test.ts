@@ -207,7 +207,7 @@ test('an implementation reads headers', async (t) => {
   metadata.set('containerd-lease', 'l1');
   metadata.add('x', '1');
   metadata.add('x', '2');
-  assert.equal(await client.unary('Once', '', {}, metadata).response, 'default l1 1, 2');
+  assert.equal(await client.unary('Once', '', {}, metadata).response, 'default l1 1+2');
   metadata.set('containerd-namespace', '../etc');
   await failsWith(
     client.unary('Once', '', {}, metadata).response,

@@ -1,19 +1,14 @@
-/** Serves gRPC on a unix socket, on Node's own HTTP/2 (grpc/grpc, doc/PROTOCOL-HTTP2.md). */
-import {
-  type Http2Server,
-  type IncomingHttpHeaders,
-  type ServerHttp2Session,
-  type ServerHttp2Stream,
-  constants,
-  createServer,
-} from 'node:http2';
-import { type Server as NetServer, type Socket, createServer as createNetServer } from 'node:net';
+/** Serves gRPC on a unix socket, on HTTP/2 of our own (grpc/grpc, doc/PROTOCOL-HTTP2.md). */
+import { type Server, type Socket, createServer } from 'node:net';
 import type { Logger } from 'pino';
-import { Code, messageOf, unavailable } from '../../ttrpc/errors.ts';
+import { Code, unavailable } from '../../ttrpc/errors.ts';
 import type { ServiceDefinition, ServiceImplementation } from '../../ttrpc/service.ts';
+import { Connection } from '../http2/connection.ts';
+import { headerBlock } from '../http2/hpack/encoder.ts';
+import type { RequestHeaders } from '../http2/request-headers.ts';
+import type { Http2Stream } from '../http2/stream.ts';
 import { Answer } from './answer.ts';
 import { OpenCalls } from './call.ts';
-import { firstCall } from './first-call.ts';
 import { type ServedMethod, type Serving, serve } from './method.ts';
 import type { CallObserver } from './observer.ts';
 
@@ -50,41 +45,18 @@ const MAX_CONCURRENT_STREAMS = 100_000;
 const CALL_WINDOW = 1 << 20;
 const CONNECTION_WINDOW = 4 << 20;
 
-const HTTP2_OPTIONS = {
-  settings: { maxConcurrentStreams: MAX_CONCURRENT_STREAMS, initialWindowSize: CALL_WINDOW },
-  // Callers are root; what they may have in flight is limited by the windows. The default of 10 MB cuts off busy connections.
-  maxSessionMemory: Number.MAX_SAFE_INTEGER,
-  /**
-   * Go's clients reset every stream that they have enough of: `ctr content get` one for each 32 KiB. nghttp2 takes more than 33 a
-   * second for an attack and closes the connection (http2.createServer, streamResetRate); those who reach this socket are root.
-   */
-  streamResetBurst: 1_000_000,
-  streamResetRate: 1_000_000,
-};
+const NOT_GRPC = headerBlock({ ':status': '415' });
 
 export class GrpcServer {
-  readonly #http: Http2Server;
   readonly #methods = new Map<string, ServedMethod>();
   readonly #serving: Serving;
   readonly #calls = new OpenCalls();
-  readonly #sockets = new Set<Socket>();
-  /** Connections without a call yet. */
-  readonly #silent = new Set<Socket>();
-  readonly #sessions = new Set<ServerHttp2Session>();
-  readonly #listeners = new Set<NetServer>();
+  readonly #connections = new Set<Connection>();
+  #listener: Server | undefined;
   #closed: Promise<void> | undefined;
 
   constructor(options: GrpcServerOptions) {
     this.#serving = { ...options, calls: this.#calls };
-    this.#http = createServer(HTTP2_OPTIONS);
-    this.#http.on('session', (session) => this.#opened(session));
-    this.#http.on('sessionError', (error) => options.log.debug({ err: error }, 'a gRPC connection failed'));
-    this.#http.on('stream', (stream: ServerHttp2Stream, headers) => {
-      const method = this.#methods.get(headers[':path'] ?? '');
-      if (method !== undefined && isGrpc(headers) && isPlain(headers))
-        void serve(method, stream, headers, this.#serving);
-      else this.#refuse(stream, headers);
-    });
   }
 
   /** Adds a service; before `listen`. */
@@ -102,11 +74,10 @@ export class GrpcServer {
     }
   }
 
-  /** Accepts connections on a listening socket, which becomes the server's, as others may be. Resolves when it does. */
+  /** Accepts connections on a listening socket, which becomes the server's. Resolves when it does. */
   listen(fd: number): Promise<void> {
-    // Connections are handed on one by one, as a server of http2's does not say which sockets it has.
-    const listener = createNetServer((socket) => void this.#accept(socket));
-    this.#listeners.add(listener);
+    const listener = createServer((socket) => this.#serve(socket));
+    this.#listener = listener;
     return new Promise((resolve, reject) => {
       listener.once('error', reject);
       listener.listen({ fd }, () => {
@@ -117,35 +88,25 @@ export class GrpcServer {
     });
   }
 
-  async #accept(socket: Socket): Promise<void> {
-    this.#sockets.add(socket);
-    this.#silent.add(socket);
-    socket.once('close', () => this.#sockets.delete(socket));
-    const served = await firstCall(socket);
-    this.#silent.delete(socket);
-    if (served !== undefined) this.#http.emit('connection', served);
+  #serve(socket: Socket): void {
+    const connection = new Connection(socket, {
+      maxConcurrentStreams: MAX_CONCURRENT_STREAMS,
+      streamWindow: CALL_WINDOW,
+      connectionWindow: CONNECTION_WINDOW,
+      onStream: (stream) => this.#call(stream),
+      onError: (error) => this.#serving.log.debug({ err: error }, 'a gRPC connection failed'),
+    });
+    this.#connections.add(connection);
+    socket.once('close', () => this.#connections.delete(connection));
+    if (this.#closed !== undefined) connection.drain();
   }
 
-  #opened(session: ServerHttp2Session): void {
-    this.#sessions.add(session);
-    session.once('close', () => this.#sessions.delete(session));
-    session.setLocalWindowSize(CONNECTION_WINDOW);
-    if (this.#closed !== undefined) session.close();
-  }
-
-  /** Tells a caller that there is no such method, and whoever is no caller that this is no place for him. */
-  #refuse(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
-    stream.on('error', (error) =>
-      this.#serving.log.debug({ error: messageOf(error) }, 'a refused call failed'),
-    );
-    if (!isGrpc(headers)) {
-      stream.respond({ ':status': constants.HTTP_STATUS_UNSUPPORTED_MEDIA_TYPE }, { endStream: true });
-      return;
-    }
-    const details = isPlain(headers)
-      ? unknownMethod(headers[':path'])
-      : `messages are not understood in the encoding ${JSON.stringify(headers['grpc-encoding'])}`;
-    new Answer(stream, 0).fail({ code: Code.Unimplemented, details: details.slice(0, 512) });
+  #call(stream: Http2Stream): void {
+    const { headers } = stream;
+    const method = this.#methods.get(headers.path);
+    if (method !== undefined && isGrpc(headers) && isPlain(headers))
+      void serve(method, stream, this.#serving);
+    else refuse(stream);
   }
 
   /**
@@ -158,10 +119,11 @@ export class GrpcServer {
   }
 
   async #close(grace: number): Promise<void> {
-    // Each is called back when its last connection has ended.
-    const gone = Promise.all(
-      [...this.#listeners].map((listener) => new Promise<void>((resolve) => listener.close(() => resolve()))),
-    );
+    const gone = new Promise<void>((resolve) => {
+      if (this.#listener === undefined) resolve();
+      // Called when the last connection has ended.
+      else this.#listener.close(() => resolve());
+    });
     const reason = unavailable('the daemon is shutting down');
     const stop = setTimeout(() => this.#calls.stopAll(reason), grace);
     let cut = setTimeout(() => this.#cut(), grace + CUT_AFTER);
@@ -174,8 +136,7 @@ export class GrpcServer {
       cut = setTimeout(() => this.#cut(), CUT_AFTER);
     });
     // Says goodbye: calls in progress go on, new ones are for another connection.
-    for (const session of this.#sessions) session.close();
-    for (const socket of this.#silent) socket.destroy();
+    for (const connection of this.#connections) connection.drain();
     // An implementation that does not heed its signal is not waited for: nobody is there to take its answer.
     await gone;
     over = true;
@@ -184,24 +145,40 @@ export class GrpcServer {
   }
 
   #cut(): void {
-    for (const socket of this.#sockets) socket.destroy();
+    for (const { socket } of this.#connections) socket.destroy();
   }
 }
 
 /** Milliseconds a stopped call or a written answer has to leave. */
 const CUT_AFTER = 500;
 
-function isGrpc(headers: IncomingHttpHeaders): boolean {
+/** Tells a caller that there is no such method, and whoever is no caller that this is no place for him. */
+function refuse(stream: Http2Stream): void {
+  const { headers } = stream;
+  if (!isGrpc(headers)) {
+    stream.discard();
+    stream.respond(NOT_GRPC, true);
+    return;
+  }
+  const details = isPlain(headers)
+    ? unknownMethod(headers.path)
+    : `messages are not understood in the encoding ${JSON.stringify(encodingOf(headers))}`;
+  new Answer(stream, 0).fail({ code: Code.Unimplemented, details: details.slice(0, 512) });
+}
+
+function isGrpc(headers: RequestHeaders): boolean {
   // Not grpc-web, which has its trailers elsewhere.
-  return /^application\/grpc(?:$|[+;])/.test(headers['content-type'] ?? '');
+  return /^application\/grpc(?:$|[+;])/.test(headers.one('content-type') ?? '');
 }
 
 /** Whether messages come as they are. Compression is of no use on a unix socket. */
-function isPlain({ 'grpc-encoding': encoding = 'identity' }: IncomingHttpHeaders): boolean {
-  return encoding === 'identity';
+const isPlain = (headers: RequestHeaders): boolean => encodingOf(headers) === 'identity';
+
+function encodingOf({ fields }: RequestHeaders): string {
+  return fields.get('grpc-encoding')?.join(', ') ?? 'identity';
 }
 
-function unknownMethod(path = ''): string {
+function unknownMethod(path: string): string {
   const [, service = '', method = ''] = path.split('/');
   return `unknown method ${method} for service ${service}`;
 }

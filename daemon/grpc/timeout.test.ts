@@ -13,6 +13,6 @@ test('a timeout beyond what timers can is none', () => {
 });
 
 test('what is no timeout is none', () => {
-  for (const header of [undefined, '', '5', '-1S', '123456789S', '5 S', ['1S', '2S']])
+  for (const header of [undefined, '', '5', '-1S', '123456789S', '5 S', '1S, 2S'])
     assert.equal(timeoutOf(header), undefined);
 });

@@ -13,9 +13,8 @@ const MILLISECONDS: Readonly<Record<string, number>> = {
 const LONGEST = 2 ** 31 - 1;
 
 /** @returns milliseconds; undefined for a call that waits for ever, or says what nobody understands */
-export function timeoutOf(header: string | readonly string[] | undefined): number | undefined {
-  if (typeof header !== 'string') return undefined;
-  const [, digits, unit] = /^(\d{1,8})([HMSmun])$/.exec(header) ?? [];
+export function timeoutOf(header: string | undefined): number | undefined {
+  const [, digits, unit] = /^(\d{1,8})([HMSmun])$/.exec(header ?? '') ?? [];
   if (digits === undefined || unit === undefined) return undefined;
   const milliseconds = Number(digits) * MILLISECONDS[unit]!;
   return milliseconds > LONGEST ? undefined : Math.ceil(milliseconds);
