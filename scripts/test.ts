@@ -6,14 +6,19 @@
  * before the last line, since it is a weakness of the test or of the program all the same. A test that hangs has failed.
  *
  *   node scripts/test.ts [path or part of a path …]
+ *   node scripts/test.ts --files 'test/kubelet/*.check.ts'
  */
 import { globSync } from 'node:fs';
 import { relative, resolve } from 'node:path';
 import { finished } from 'node:stream/promises';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
+import { parseArgs } from 'node:util';
 
-const wanted = process.argv.slice(2);
+const {
+  values: { files: others },
+  positionals: wanted,
+} = parseArgs({ options: { files: { type: 'string' } }, allowPositionals: true });
 const chosen = (patterns: string[]) =>
   globSync(patterns)
     .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
@@ -57,8 +62,10 @@ async function runFiles(files: string[], concurrency: number): Promise<void> {
   await finished(report);
 }
 
-await runFiles(chosen(['{ttrpc,grpc,native,cgroup,oci,shim,daemon,client,cli,bench}/**/*.test.ts']), 2);
-await runFiles(chosen(['test/**/*.test.ts']), 2);
+if (others === undefined) {
+  await runFiles(chosen(['{ttrpc,grpc,native,cgroup,oci,shim,daemon,client,cli,bench}/**/*.test.ts']), 2);
+  await runFiles(chosen(['test/**/*.test.ts']), 2);
+} else await runFiles(chosen([others]), 1);
 const failing = () => [...counts].filter(([, { failed }]) => failed > 0).map(([file]) => file);
 const failedAtFirst = failing();
 for (const time of ['once more', 'a last time']) {
