@@ -52,7 +52,7 @@ export class GrpcServer {
   readonly #serving: Serving;
   readonly #calls = new OpenCalls();
   readonly #connections = new Set<Connection>();
-  #listener: Server | undefined;
+  readonly #listeners = new Set<Server>();
   #closed: Promise<void> | undefined;
 
   constructor(options: GrpcServerOptions) {
@@ -74,10 +74,10 @@ export class GrpcServer {
     }
   }
 
-  /** Accepts connections on a listening socket, which becomes the server's. Resolves when it does. */
+  /** Accepts connections on a listening socket, which becomes the server's, as others may be. Resolves when it does. */
   listen(fd: number): Promise<void> {
     const listener = createServer((socket) => this.#serve(socket));
-    this.#listener = listener;
+    this.#listeners.add(listener);
     return new Promise((resolve, reject) => {
       listener.once('error', reject);
       listener.listen({ fd }, () => {
@@ -119,11 +119,10 @@ export class GrpcServer {
   }
 
   async #close(grace: number): Promise<void> {
-    const gone = new Promise<void>((resolve) => {
-      if (this.#listener === undefined) resolve();
-      // Called when the last connection has ended.
-      else this.#listener.close(() => resolve());
-    });
+    // Each is called back when its last connection has ended.
+    const gone = Promise.all(
+      [...this.#listeners].map((listener) => new Promise<void>((resolve) => listener.close(() => resolve()))),
+    );
     const reason = unavailable('the daemon is shutting down');
     const stop = setTimeout(() => this.#calls.stopAll(reason), grace);
     let cut = setTimeout(() => this.#cut(), grace + CUT_AFTER);

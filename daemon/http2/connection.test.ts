@@ -17,7 +17,7 @@ import { type TestContext, test } from 'node:test';
 import { buffer } from 'node:stream/consumers';
 import * as fc from 'fast-check';
 import { Connection } from './connection.ts';
-import { ErrorCode } from './frame.ts';
+import { ErrorCode, FrameCutter, FrameType, readNumber } from './frame.ts';
 import { headerBlock } from './hpack/encoder.ts';
 import type { Http2Stream } from './stream.ts';
 
@@ -236,6 +236,37 @@ test(
     tell(stream);
     assert.equal((await answer).trailers['done'], 'yes');
     if (!session.destroyed) await once(session, 'close');
+    assert.deepEqual(served.errors, []);
+  },
+);
+
+test(
+  'a request that crosses with our goodbye is refused, and those before it are answered',
+  { timeout: 60_000 },
+  async (t) => {
+    const opened = Promise.withResolvers<Http2Stream>();
+    const served = await serve(t, (stream) => opened.resolve(stream));
+    const socket = connectSocket(served.address);
+    const seen: string[] = [];
+    const done = Promise.withResolvers<void>();
+    const cutter = new FrameCutter((type, _flags, stream, payload) => {
+      if (type === FrameType.RstStream) seen.push(`${stream} reset: ${readNumber(payload, 0)}`);
+      if (type === FrameType.Headers) seen.push(`${stream} answered`);
+      if (type === FrameType.Ping) seen.push('pong');
+      if (type === FrameType.Ping) tell(stream1);
+      if (type === FrameType.Headers && seen.at(-2) === seen.at(-1)) done.resolve();
+    });
+    socket.on('data', (chunk: Buffer) => cutter.push(chunk));
+    socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+    socket.write(Buffer.from('000000040000000000000003010500000001838684', 'hex'));
+    const stream1 = await opened.promise;
+    served.connections[0]!.drain();
+    // Headers and data of another one, then a ping.
+    socket.write(Buffer.from('00000301040000000383868400000400010000000361626364', 'hex'));
+    socket.write(Buffer.from('0000080600000000000102030405060708', 'hex'));
+    await done.promise;
+    assert.deepEqual(seen, [`3 reset: ${ErrorCode.RefusedStream}`, 'pong', '1 answered', '1 answered']);
+    socket.destroy();
     assert.deepEqual(served.errors, []);
   },
 );

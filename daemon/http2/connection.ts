@@ -69,6 +69,8 @@ export class Connection implements Link {
   #greeted = 0;
   #hasSettings = false;
   #unfinished: Unfinished | undefined;
+  /** The latest stream that has been opened, and the latest that was not refused. */
+  #opened = 0;
   #last = 0;
   /** What the peer may still send, and what is read without its having been told. */
   #allowed: number;
@@ -297,7 +299,8 @@ export class Connection implements Link {
       return;
     }
     // Of a stream that has been closed, by us perhaps a moment ago.
-    if (id <= this.#last) return;
+    if (id <= this.#opened) return;
+    this.#opened = id;
     if (this.#isDraining || this.#streams.size >= this.#options.maxConcurrentStreams)
       return this.sendReset(id, ErrorCode.RefusedStream);
     this.#last = id;
@@ -356,7 +359,7 @@ export class Connection implements Link {
   }
 
   #demandOpened(id: number): void {
-    if (id === 0 || id % 2 === 0 || id > this.#last)
+    if (id === 0 || id % 2 === 0 || id > this.#opened)
       throw violation(`a frame of stream ${id}, which is none`);
   }
 
