@@ -160,13 +160,16 @@ describe('images as the contract has them', { timeout: 240_000 }, () => {
     });
     const container = await kubelet.status(containerId);
     assert.deepEqual([container.state, container.imageId], [ContainerState.CONTAINER_RUNNING, id]);
-    assert.equal(container.image!.image, id);
-    assert.ok(container.imageRef.includes('@sha256:'), container.imageRef);
+    const known = (await status(id))!;
+    assert.ok(known.repoTags.includes(one) && known.repoTags.includes(two));
+    assert.equal(container.image!.image, known.repoTags[0], 'as people know it, not as kubelet has asked');
+    assert.equal(container.image!.userSpecifiedImage, two);
+    assert.equal(container.imageRef, known.repoDigests[0]);
     assert.equal(container.mounts[0]!.image!.imageRef, id);
     const { containers } = await kubelet.runtime.listContainers({ filter: { id: containerId } });
     assert.deepEqual(
-      containers.map(({ imageId, imageRef }) => [imageId, imageRef]),
-      [[id, container.imageRef]],
+      containers.map(({ image, imageId, imageRef }) => [image!.image, imageId, imageRef]),
+      [[id, id, id]],
     );
     const cmd = ['/volume/bin/ls', '/volume'];
     const listing = await kubelet.runtime.execSync({ containerId, cmd, timeout: 60n });

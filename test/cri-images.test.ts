@@ -94,6 +94,47 @@ test('images are pulled with credentials, listed by all their names, and removed
   assert.doesNotMatch(await kubelet.ctr().ok('images', 'ls', '-q'), /fleet/);
 });
 
+test(
+  'a container tells which image it is of by the names that this has now, and the list by its id',
+  LIMIT,
+  async () => {
+    await using kubelet = await Kubelet.start();
+    const { id } = (await kubelet.images.imageStatus({ image: { image: BUSYBOX } })).image!;
+    const pod = await kubelet.runPod('names');
+    const forever = ['sleep', '1000000'];
+    const asked = { image: { image: id, userSpecifiedImage: BUSYBOX } };
+    const containerId = await kubelet.run(pod, 'main', forever, asked);
+    const names = async () => {
+      const { image, imageRef, imageId } = await kubelet.status(containerId);
+      assert.equal(imageId, id);
+      // Whichever call it is that kubelet asks.
+      const { containersStatuses } = await kubelet.runtime.podSandboxStatus({ podSandboxId: pod.id });
+      assert.deepEqual(
+        containersStatuses.map((status) => [status.image?.image, status.imageRef]),
+        [[image?.image, imageRef]],
+      );
+      const { containers } = await kubelet.runtime.listContainers({});
+      // It collects the images whose ids it does not find here.
+      assert.deepEqual(
+        containers.map((each) => [each.image?.image, each.imageRef, each.imageId]),
+        [[id, id, id]],
+      );
+      return [image!.image, imageRef];
+    };
+    assert.deepEqual(await names(), [BUSYBOX, id], 'nobody knows it by a digest');
+    const line = await kubelet.ctr().ok('images', 'ls', `name==${BUSYBOX}`);
+    const digested = `registry.example/busybox@${/sha256:[0-9a-f]{64}/.exec(line)![0]}`;
+    await kubelet.ctr().ok('images', 'tag', BUSYBOX, digested);
+    assert.deepEqual(await names(), [BUSYBOX, digested]);
+    await kubelet.restart();
+    assert.deepEqual(await names(), [BUSYBOX, digested]);
+    await kubelet.ctr().ok('images', 'rm', BUSYBOX);
+    assert.deepEqual(await names(), [id, digested]);
+    await kubelet.images.removeImage({ image: { image: id } });
+    assert.deepEqual(await names(), [id, id]);
+  },
+);
+
 test('what is not there, not named or not to be had is said as kubelet expects it', LIMIT, async () => {
   await using kubelet = await Kubelet.start({ cri: `sandbox_image = "${BUSYBOX}"` });
   const { images } = kubelet;

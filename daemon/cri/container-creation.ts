@@ -19,7 +19,7 @@ import { announceCreation } from '../events/containers.ts';
 import { reached } from '../failpoint.ts';
 import type { Cri } from './cri.ts';
 import { removeImageVolumes, withImageIds, withImageVolumes } from './image-volume.ts';
-import type { LocalImage } from './local-images.ts';
+import { type LocalImage, digestsOf, tagsOf } from './local-images.ts';
 import { containerName, type Pod, PodContainer } from './pod.ts';
 import { containerLabels, handlerOf, now, runtimeOptions } from './pod-life.ts';
 import { podFiles } from './pod-files.ts';
@@ -242,8 +242,8 @@ function ownerLabels(pod: PodSandboxConfig): Record<string, string> {
 }
 
 /** By digest where there is one, as kubelet compares images. */
-function referenceOf({ id, names }: LocalImage): string {
-  return names.find((name) => name.includes('@')) ?? names.find((name) => name !== id) ?? id;
+function referenceOf(image: LocalImage): string {
+  return digestsOf(image)[0] ?? tagsOf(image)[0] ?? image.id;
 }
 
 /** The container's own, the image's, SIGTERM. @throws RpcError InvalidArgument for an image's that is none */

@@ -9,6 +9,7 @@ import type { PartialMessage } from '../../ttrpc/service.ts';
 import type { ContainerId } from '../identifiers.ts';
 import type { Cri } from './cri.ts';
 import { containerState, exitOf, isListed, matches, type PodContainer } from './pod.ts';
+import { type LocalImage, digestsOf, tagsOf } from './local-images.ts';
 import { KUBERNETES } from './registry.ts';
 
 /** Those that all of the filter fits, the oldest first. */
@@ -31,13 +32,14 @@ export function listContainers({ containers, pods }: Cri, filter: ContainerFilte
 }
 
 function containerOf(record: PodContainer): Container {
-  const { id, podId, config, imageRef, imageId, createdAt } = record;
+  const { id, podId, config, imageId, createdAt } = record;
   return {
     id,
     podSandboxId: podId,
     metadata: config?.metadata,
     image: config?.image,
-    imageRef,
+    // Kubelets up to 1.29 take an image for unused, and remove it, whose id is no container's reference in this list.
+    imageRef: imageId,
     imageId,
     state: containerState(record),
     createdAt,
@@ -46,8 +48,20 @@ function containerOf(record: PodContainer): Container {
   };
 }
 
-export function statusOf(record: PodContainer): PartialMessage<ContainerStatus> {
-  const { id, config, createdAt, imageRef, imageId, logPath, resources, user, state } = record;
+/**
+ * A container's status. Its image is called by a tag and referred to by a digest, as they are now, and not by its id, by which kubelet asks
+ * for it: people see these in the pod.
+ *
+ * @param images those that are there, by their ids
+ */
+export function statusOf(
+  record: PodContainer,
+  images: ReadonlyMap<string, LocalImage>,
+): PartialMessage<ContainerStatus> {
+  const { id, config, createdAt, imageId, logPath, resources, user, state } = record;
+  const known = images.get(imageId);
+  const [tag] = known === undefined ? [] : tagsOf(known);
+  const [digest] = known === undefined ? [] : digestsOf(known);
   const exit = exitOf(record);
   const startedAt = state?.$case === 'running' ? state.value.startedAt : exit?.startedAt;
   return {
@@ -60,8 +74,8 @@ export function statusOf(record: PodContainer): PartialMessage<ContainerStatus> 
     exitCode: exit?.exitCode,
     reason: exit?.reason,
     message: exit?.message,
-    image: config?.image,
-    imageRef,
+    image: tag === undefined ? config?.image : { ...config?.image, image: tag },
+    imageRef: digest ?? imageId,
     imageId,
     labels: config?.labels,
     annotations: config?.annotations,

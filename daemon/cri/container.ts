@@ -70,7 +70,8 @@ export function containerCalls(
       const record = cri.containers.get(containerId);
       if (!isListed(record))
         throw notFound(`container ${JSON.stringify(record.id)} is being made: not found`);
-      return { status: statusOf(record), info: verbose ? verboseInfo(cri, record) : {} };
+      const status = statusOf(record, await cri.images.byId());
+      return { status, info: verbose ? verboseInfo(cri, record) : {} };
     },
 
     async updateContainerResources({ containerId, linux }, { signal }) {

@@ -3,11 +3,7 @@
  * when it has been stored, so that who asks upon an event finds what the event says.
  */
 import { Readable } from 'node:stream';
-import {
-  type ContainerEventResponse,
-  ContainerEventType,
-  type ContainerStatus,
-} from '../../proto/gen/runtime/v1/api.ts';
+import { type ContainerEventResponse, ContainerEventType } from '../../proto/gen/runtime/v1/api.ts';
 import { resourceExhausted } from '../../ttrpc/errors.ts';
 import type { PartialMessage } from '../../ttrpc/service.ts';
 import { statusOf as containerStatusOf } from './container-view.ts';
@@ -17,6 +13,15 @@ import { now } from './pod-life.ts';
 import { statusOf } from './sandbox.ts';
 
 type Event = PartialMessage<ContainerEventResponse>;
+/** An event as it waits for a subscriber: the records as they were then. */
+interface Happened {
+  readonly containerId: string;
+  readonly type: ContainerEventType;
+  readonly at: bigint;
+  readonly pod: Pod | undefined;
+  readonly containers: readonly PodContainer[];
+}
+
 type State = NonNullable<Pod['state']>['$case'] | NonNullable<PodContainer['state']>['$case'] | undefined;
 
 /** What waits for one subscriber at most. Kubelet lists everything anew when its stream breaks off. */
@@ -26,10 +31,10 @@ const { CONTAINER_CREATED_EVENT, CONTAINER_STARTED_EVENT, CONTAINER_STOPPED_EVEN
   ContainerEventType;
 
 export class ContainerEvents {
-  readonly #cri: Pick<Cri, 'pods' | 'containersOf' | 'closing'>;
+  readonly #cri: Pick<Cri, 'pods' | 'containersOf' | 'images' | 'closing'>;
   readonly #subscribers = new Set<Readable>();
 
-  constructor(cri: Pick<Cri, 'pods' | 'containers' | 'containersOf' | 'closing'>) {
+  constructor(cri: Pick<Cri, 'pods' | 'containers' | 'containersOf' | 'images' | 'closing'>) {
     this.#cri = cri;
     cri.pods.watch((pod, before) => {
       const { id } = (pod ?? before)!;
@@ -51,7 +56,7 @@ export class ContainerEvents {
     ending.addEventListener('abort', end, { once: true });
     if (ending.aborted) end();
     try {
-      for await (const event of stream) yield event as Event;
+      for await (const happened of stream) yield await this.#eventOf(happened as Happened);
     } finally {
       ending.removeEventListener('abort', end);
       this.#subscribers.delete(stream);
@@ -61,25 +66,27 @@ export class ContainerEvents {
 
   #tell(containerId: string, pod: Pod | undefined, types: readonly ContainerEventType[]): void {
     if (this.#subscribers.size === 0 || types.length === 0) return;
-    const containersStatuses: PartialMessage<ContainerStatus>[] = this.#cri
-      .containersOf(pod?.id ?? '')
-      .filter(isListed)
-      .map(containerStatusOf);
-    for (const containerEventType of types) {
-      const event: Event = {
-        containerId,
-        containerEventType,
-        createdAt: now(),
-        podSandboxStatus: pod && statusOf(pod),
-        containersStatuses,
-      };
-      for (const stream of this.#subscribers) push(stream, event);
+    const containers = this.#cri.containersOf(pod?.id ?? '').filter(isListed);
+    for (const type of types) {
+      const happened: Happened = { containerId, type, at: now(), pod, containers };
+      for (const stream of this.#subscribers) push(stream, happened);
     }
+  }
+
+  async #eventOf({ containerId, type, at, pod, containers }: Happened): Promise<Event> {
+    const images = await this.#cri.images.byId();
+    return {
+      containerId,
+      containerEventType: type,
+      createdAt: at,
+      podSandboxStatus: pod && statusOf(pod),
+      containersStatuses: containers.map((container) => containerStatusOf(container, images)),
+    };
   }
 }
 
-function push(stream: Readable, event: Event): void {
-  if (stream.readableEnded || stream.destroyed || stream.push(event)) return;
+function push(stream: Readable, happened: Happened): void {
+  if (stream.readableEnded || stream.destroyed || stream.push(happened)) return;
   stream.destroy(resourceExhausted(`the subscriber does not keep up: ${MAX_WAITING} events wait for it`));
 }
 

@@ -4,7 +4,7 @@ import { Code, invalidArgument, isCode } from '../../ttrpc/errors.ts';
 import type { Cri, ImageCalls } from './cri.ts';
 import { pullImage } from './image-pull.ts';
 import { ImageUsage } from './image-usage.ts';
-import type { LocalImage } from './local-images.ts';
+import { type LocalImage, digestsOf, tagsOf } from './local-images.ts';
 import { KUBERNETES } from './registry.ts';
 
 /** Images in one message of a stream. */
@@ -74,11 +74,12 @@ function userOf(text: string): Pick<Image, 'uid' | 'username'> {
   return { username: user };
 }
 
-function toImage({ id, names, size, config, isPinned }: LocalImage): Image {
+function toImage(image: LocalImage): Image {
+  const { id, size, config, isPinned } = image;
   return {
     id,
-    repoTags: names.filter((name) => name !== id && !name.includes('@')),
-    repoDigests: names.filter((name) => name.includes('@')),
+    repoTags: tagsOf(image),
+    repoDigests: digestsOf(image),
     size: BigInt(size),
     pinned: isPinned,
     ...userOf(config.user),

@@ -35,6 +35,16 @@ export interface LocalImage extends ImageContent {
   readonly isPinned: boolean;
 }
 
+/** Its names with a tag. */
+export function tagsOf({ id, names }: LocalImage): string[] {
+  return names.filter((name) => name !== id && !name.includes('@'));
+}
+
+/** Its names with the digest of what a registry has. */
+export function digestsOf({ names }: LocalImage): string[] {
+  return names.filter((name) => name.includes('@'));
+}
+
 const MAX_CONFIG = 8 << 20;
 
 /** `busybox` as `docker.io/library/busybox:latest`, which is how clients of containerd's API call it. */
@@ -70,6 +80,11 @@ export class LocalImages {
       names: images.map(({ name }) => name),
       isPinned: images.some(({ labels }) => labels[Label.Pinned] === 'pinned'),
     }));
+  }
+
+  /** Every image, by its id. */
+  async byId(): Promise<ReadonlyMap<string, LocalImage>> {
+    return new Map((await this.list()).map((image) => [image.id, image]));
   }
 
   /**

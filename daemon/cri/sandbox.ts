@@ -67,10 +67,14 @@ export function sandboxCalls(
     async podSandboxStatus({ podSandboxId, verbose }) {
       const pod = cri.pods.get(podSandboxId);
       if (!isListed(pod)) throw notFound(`sandbox ${JSON.stringify(pod.id)} is being made: not found`);
+      const images = await cri.images.byId();
       return {
         status: statusOf(pod),
         info: verbose ? { info: JSON.stringify(infoOf(cri, pod)) } : {},
-        containersStatuses: cri.containersOf(pod.id).filter(isListed).map(containerStatusOf),
+        containersStatuses: cri
+          .containersOf(pod.id)
+          .filter(isListed)
+          .map((container) => containerStatusOf(container, images)),
         timestamp: now(),
       };
     },
