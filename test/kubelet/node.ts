@@ -25,6 +25,8 @@ import { eventually } from '../harness/wait.ts';
 /** As `apart` has named it and given it. */
 export const NODE = 'moor-node';
 export const ADDRESS = '10.99.0.1';
+/** Kubelet's port that does things. */
+export const API = `https://${ADDRESS}:10250`;
 
 const CGROUPS = '/sys/fs/cgroup';
 
@@ -96,13 +98,40 @@ export class Node implements AsyncDisposable {
     try {
       mkdirSync(node.manifests);
       node.#makeCgroup();
-      node.#configure(settings);
+      node.configure(settings);
       await node.startKubelet();
     } catch (error) {
       await node[Symbol.asyncDispose]();
       throw error;
     }
     return node;
+  }
+
+  /** What a kubelet that starts will be told. */
+  configure(settings: object): void {
+    const configuration = {
+      apiVersion: 'kubelet.config.k8s.io/v1beta1',
+      kind: 'KubeletConfiguration',
+      address: ADDRESS,
+      readOnlyPort: 10255,
+      healthzPort: 0,
+      authentication: { anonymous: { enabled: true }, webhook: { enabled: false } },
+      authorization: { mode: 'AlwaysAllow' },
+      staticPodPath: this.manifests,
+      fileCheckFrequency: '2s',
+      syncFrequency: '2s',
+      cgroupDriver: 'cgroupfs',
+      cgroupRoot: `/${this.runtime.cgroup}`,
+      failSwapOn: false,
+      makeIPTablesUtilChains: false,
+      oomScoreAdj: 0,
+      volumePluginDir: join(this.directory, 'volume-plugins'),
+      // What a disk of the machine has left is not what is asked here.
+      evictionHard: { 'nodefs.available': '1Mi' },
+      imageGCHighThresholdPercent: 100,
+      ...settings,
+    };
+    writeFileSync(join(this.directory, 'kubelet.yaml'), stringify(configuration));
   }
 
   async startKubelet(): Promise<void> {
@@ -152,7 +181,7 @@ export class Node implements AsyncDisposable {
   /** An answer of the port that does things, whose certificate kubelet has made for itself. */
   async ask(path: string, method = 'GET'): Promise<string> {
     const options = { method, rejectUnauthorized: false, timeout: 30_000, agent: false };
-    const asked = request(`https://${ADDRESS}:10250${path}`, options).end();
+    const asked = request(`${API}${path}`, options).end();
     const [response] = (await once(asked, 'response')) as [IncomingMessage];
     const answer = await text(response);
     if (response.statusCode !== 200) throw new Error(`${path}: ${response.statusCode} ${answer}`);
@@ -197,32 +226,6 @@ export class Node implements AsyncDisposable {
       for (const name of ['cpuset.cpus', 'cpuset.mems'])
         writeFileSync(join(group, name), readFileSync(join(CGROUPS, controller, name)));
     }
-  }
-
-  #configure(settings: object): void {
-    const configuration = {
-      apiVersion: 'kubelet.config.k8s.io/v1beta1',
-      kind: 'KubeletConfiguration',
-      address: ADDRESS,
-      readOnlyPort: 10255,
-      healthzPort: 0,
-      authentication: { anonymous: { enabled: true }, webhook: { enabled: false } },
-      authorization: { mode: 'AlwaysAllow' },
-      staticPodPath: this.manifests,
-      fileCheckFrequency: '2s',
-      syncFrequency: '2s',
-      cgroupDriver: 'cgroupfs',
-      cgroupRoot: `/${this.runtime.cgroup}`,
-      failSwapOn: false,
-      makeIPTablesUtilChains: false,
-      oomScoreAdj: 0,
-      volumePluginDir: join(this.directory, 'volume-plugins'),
-      // What a disk of the machine has left is not what is asked here.
-      evictionHard: { 'nodefs.available': '1Mi' },
-      imageGCHighThresholdPercent: 100,
-      ...settings,
-    };
-    writeFileSync(join(this.directory, 'kubelet.yaml'), stringify(configuration));
   }
 }
 

@@ -1,14 +1,19 @@
 /** A real kubelet that no server tells what to run: its pods are manifests in a directory. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, after, afterEach, before, describe, it } from 'node:test';
+import { WebSocket } from 'ws';
+import { SpdyClient } from '../../daemon/cri/streaming/testing/spdy-client.ts';
 import { BUSYBOX } from '../harness/cri.ts';
+import { busyboxImage, ociArchive } from '../harness/image.ts';
 import { eventually } from '../harness/wait.ts';
-import { ADDRESS, type ContainerStatus, NODE, Node, type Pod } from './node.ts';
+import { ADDRESS, API, type ContainerStatus, NODE, Node, type Pod } from './node.ts';
 
 const WAIT = { within: 180_000 };
 const HOST_PORT = 18080;
+const V4 = 'v4.channel.k8s.io';
 
 const container = (name: string, script: string, rest: object = {}) => ({
   name,
@@ -174,6 +179,72 @@ describe('a kubelet by itself', { timeout: 900_000 }, () => {
     await isGone('trouble');
   });
 
+  it('programs, first processes and ports are reached through the port of kubelet', async () => {
+    node.apply({
+      metadata: { name: 'streams' },
+      spec: {
+        terminationGracePeriodSeconds: 1,
+        containers: [
+          container('reader', 'while read line; do echo "got $line"; done; exec sleep 1000000', {
+            stdin: true,
+          }),
+          container('server', 'echo from the pod > /page; exec httpd -f -p 8080 -h /', {
+            readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 },
+          }),
+        ],
+      },
+    });
+    await podWhere('the pod is ready', 'streams', isReady);
+    const at = (verb: string, name: string, query: string) =>
+      `${API}/${verb}/default/streams-${NODE}${name}?${query}`;
+
+    const script = encodeURIComponent('cat; echo bad >&2; exit 42');
+    const command = `command=sh&command=-c&command=${script}`;
+    const program = await SpdyClient.connect(
+      at('exec', '/reader', `${command}&input=1&output=1&error=1`),
+      V4,
+    );
+    const end = await program.open({ streamtype: 'error' });
+    const stdin = await program.open({ streamtype: 'stdin' });
+    const stdout = await program.open({ streamtype: 'stdout' });
+    const stderr = await program.open({ streamtype: 'stderr' });
+    stdin.write('to the program', true);
+    assert.deepEqual([await stdout.output, await stderr.output], ['to the program', 'bad\n']);
+    assert.match(await end.output, /"message":"42"/);
+
+    const socket = new WebSocket(at('exec', '/reader', 'command=id&output=1').replace('https', 'wss'), V4, {
+      rejectUnauthorized: false,
+    });
+    const messages: string[] = [];
+    socket.on('message', (data: Buffer) => messages.push(data.toString('latin1')));
+    await once(socket, 'close');
+    assert.match(messages.join(''), /uid=0\(root\).*Success/s);
+
+    const viewer = await SpdyClient.connect(at('attach', '/reader', 'input=1&output=1'), V4);
+    await viewer.open({ streamtype: 'error' });
+    const keys = await viewer.open({ streamtype: 'stdin' });
+    const screen = await viewer.open({ streamtype: 'stdout' });
+    keys.write('one\n');
+    await screen.received('got one\n');
+    viewer.socket.destroy();
+    assert.match(await node.ask(`/containerLogs/default/streams-${NODE}/reader`), /^got one$/m);
+
+    const forwarder = await SpdyClient.connect(at('portForward', '', ''), 'portforward.k8s.io');
+    for (const requestid of ['0', '1']) {
+      await forwarder.open({ port: '8080', requestid, streamtype: 'error' });
+      const data = await forwarder.open({ port: '8080', requestid, streamtype: 'data' });
+      data.write('GET /page HTTP/1.0\r\n\r\n');
+      assert.match(await data.output, /from the pod\n$/);
+      data.end();
+    }
+    const refusal = await forwarder.open({ port: '8081', requestid: '2', streamtype: 'error' });
+    await forwarder.open({ port: '8081', requestid: '2', streamtype: 'data' });
+    assert.match(await refusal.output, /8081/);
+    forwarder.socket.destroy();
+    node.delete('streams');
+    await isGone('streams');
+  });
+
   it('neither the end of kubelet nor of moord ends a container, and its log has every line once', async () => {
     const script = 'i=0; while :; do echo $((i += 1)); sleep 0.1; done';
     node.apply({
@@ -219,6 +290,73 @@ describe('a kubelet by itself', { timeout: 900_000 }, () => {
     node.delete('lasting');
     await isGone('lasting');
     assert.deepEqual(node.runtime.left(), []);
+  });
+
+  it('what is dead or unused is collected where there is little room, and nothing that is in use', async () => {
+    const { runtime } = node;
+    const isThere = async (image: string) =>
+      (await runtime.images.imageStatus({ image: { image } })).image !== undefined;
+    const collected = async (mark: string) => {
+      const image = `registry.example/${mark}:1`;
+      const archive = join(node.directory, `${mark}.tar`);
+      ociArchive(archive, [[image], await busyboxImage({ above: [{ mark }] })]);
+      await runtime.ctr().ok('images', 'import', archive);
+      await eventually(`${image} is collected`, async () => !(await isThere(image)), WAIT);
+    };
+    node.apply({
+      metadata: { name: 'kept' },
+      spec: {
+        terminationGracePeriodSeconds: 1,
+        initContainers: [container('init', 'true')],
+        containers: [container('main', 'exec sleep 1000000'), container('crash', 'exit 3')],
+      },
+    });
+    const isCrashing = ({ status }: Pod) =>
+      status.containerStatuses?.some(({ restartCount }) => restartCount > 0) === true;
+    await podWhere('a container crashes', 'kept', isCrashing);
+    await node.stopKubelet();
+    // More than any disk has. Pods that no server knows of are not evicted for it.
+    const available = '99.99%';
+    node.configure({
+      evictionHard: { 'nodefs.available': available, 'imagefs.available': available },
+      imageMinimumGCAge: '1s',
+    });
+    await node.startKubelet();
+
+    await collected('first');
+    const { restartCount } = named((await node.pod('kept'))!, 'crash');
+    await podWhere(
+      'it crashes again',
+      'kept',
+      (pod) => named(pod, 'crash').restartCount > Math.max(restartCount, 1),
+    );
+    await collected('second');
+    assert.ok(await isThere(BUSYBOX));
+    const { containers } = await runtime.runtime.listContainers({});
+    const count = (name: string) => containers.filter(({ metadata }) => metadata!.name === name).length;
+    assert.equal(count('main'), 1);
+    assert.ok(count('crash') <= 2, 'the last two at most of the many');
+    const pods = (await runtime.runtime.listPodSandbox({})).items;
+    const known = (await runtime.ctr().ok('containers', 'ls', '-q')).trim().split('\n');
+    assert.ok(
+      known.length <= containers.length + pods.length,
+      'nothing is left of those that were collected',
+    );
+
+    node.delete('kept');
+    await isGone('kept');
+    await eventually(
+      'no image is in use',
+      async () => (await runtime.images.listImages({})).images.length === 0,
+      WAIT,
+    );
+    await eventually(
+      'the disk is free',
+      async () => !/sha256/.test(await runtime.ctr().ok('snapshots', 'ls')),
+      WAIT,
+    );
+    // What holds pods was collected as well: this kubelet knows nothing of pinned images.
+    await runtime.runPod('another');
   });
 });
 
