@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { pino } from 'pino';
 import { Code, RpcError, internal, isCode } from '../ttrpc/errors.ts';
-import { isForWant, started, unstartable, whenPossible } from './shortage.ts';
+import { isForWant, starved, started, stuck, unstartable, whenPossible } from './shortage.ts';
 
 const log = pino({ level: 'silent' });
 const failure = (code: string) => Object.assign(new Error(code), { code });
@@ -42,6 +42,15 @@ test('programs that cannot be started for want of something are told from those 
   const child = spawn('/bin/none', { stdio: ['pipe', 'pipe', 'pipe'] });
   started(child, '/bin/none');
   await once(child, 'error').catch(() => undefined);
+});
+
+test('a Node that has ended for want of threads is told from one that has failed', () => {
+  const limit = 'no more processes can be started';
+  assert.equal(starved('Assertion failed: (0) == (uv_thread_create(t.get(), start_thread, this))'), limit);
+  assert.equal(starved('', 'SIGABRT'), limit);
+  assert.equal(starved(stuck('node').message), limit);
+  assert.equal(starved('', 'SIGKILL'), undefined);
+  assert.equal(starved('out of memory', 'SIGABRT'), undefined);
 });
 
 test('a program that there is no descriptor for fails where it is started, and ends nobody', () => {

@@ -64,6 +64,20 @@ export function started(child: ChildProcess, program: string): void {
   throw resourceExhausted(`cannot start ${program}: ${DESCRIPTORS}`);
 }
 
+/** What Node says as it ends because it cannot start a thread. */
+const THREADLESS = /(?:uv_thread|pthread)_create/;
+
+/** What a program on Node has ended for want of, by what it said; libuv says nothing when it has to abort. */
+export function starved(said: string, signal?: string | null): string | undefined {
+  const isThreadless = said === '' ? signal === 'SIGABRT' : THREADLESS.test(said);
+  return isThreadless || said.includes(PROCESSES) ? PROCESSES : undefined;
+}
+
+/** What a program on Node is killed for that `endIfStuck` has found. */
+export function stuck(program: string): RpcError {
+  return resourceExhausted(`${program} has not all of its threads: ${PROCESSES}`);
+}
+
 /** The failure of a program to start, where it is for want of something. */
 export function unstartable(program: string, error: unknown): RpcError | undefined {
   const what = shortage(error);

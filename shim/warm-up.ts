@@ -46,7 +46,7 @@ const SPEC = JSON.stringify({ ociVersion: '1.0.2', linux: { namespaces: [{ type:
 export async function warmUp(scratch: string): Promise<void> {
   rmSync(scratch, { recursive: true, force: true });
   mkdirSync(scratch, { recursive: true, mode: 0o700 });
-  const events = join(scratch, 'events');
+  const events = join(scratch, 'e');
   const binaryName = join(scratch, 'runtime');
   writeFileSync(binaryName, RUNTIME, { mode: 0o700 });
   const daemon = new TtrpcServer().add(EventsDefinition, { forward: async () => ({}) });

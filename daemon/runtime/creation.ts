@@ -2,12 +2,20 @@
 import { join } from 'node:path';
 import type { Mount } from '../../proto/gen/containerd/types/mount.ts';
 import { Any } from '../../proto/gen/google/protobuf/any.ts';
-import { Code, RpcError, alreadyExists, internal, isCode, toRpcError } from '../../ttrpc/errors.ts';
+import {
+  Code,
+  RpcError,
+  alreadyExists,
+  internal,
+  isCode,
+  resourceExhausted,
+  toRpcError,
+} from '../../ttrpc/errors.ts';
 import { storageError } from '../content/storage-error.ts';
 import { type Bundle, type BundleContent, hasCode } from './bundle.ts';
 import { cleanUpAfterShim, stopShim } from './cleanup.ts';
 import { reached } from '../failpoint.ts';
-import { isForWant, whenPossible } from '../shortage.ts';
+import { isForWant, starved, whenPossible } from '../shortage.ts';
 import type { StartedShim } from './launcher.ts';
 import { Shim } from './shim.ts';
 import type { Task } from './task.ts';
@@ -132,6 +140,9 @@ function explained(task: Task, progress: Progress, error: unknown): RpcError {
     return new RpcError(code, `failed to create shim task: ${message}`, { cause: error });
   }
   const said = task.bundle.logTail(LOG_TAIL_BYTES);
+  const want = starved(said);
+  if (want !== undefined)
+    return resourceExhausted(`failed to create shim task: the shim ended: ${want}`, error);
   return internal(`failed to create shim task: the shim ended: ${said || message}`, error);
 }
 

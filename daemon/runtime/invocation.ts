@@ -1,8 +1,9 @@
 /** Running a shim's program for one of its short commands, `start` and `delete`. */
 import { spawn } from 'node:child_process';
 import type { Readable } from 'node:stream';
-import { deadlineExceeded, internal, messageOf, notFound } from '../../ttrpc/errors.ts';
-import { started, unstartable } from '../shortage.ts';
+import { deadlineExceeded, internal, messageOf, notFound, resourceExhausted } from '../../ttrpc/errors.ts';
+import { starved, started, stuck, unstartable } from '../shortage.ts';
+import { endIfStuck } from './stuck-start.ts';
 
 export interface Invocation {
   readonly command: readonly string[];
@@ -11,6 +12,8 @@ export interface Invocation {
   readonly input?: Uint8Array;
   /** Milliseconds after which it is killed. */
   readonly timeout: number;
+  /** It runs on Node, and is not waited for when that is stuck in its start. */
+  readonly onNode?: boolean;
 }
 
 export interface Outcome {
@@ -46,6 +49,8 @@ export async function invoke(invocation: Invocation): Promise<Outcome> {
   const exited = Promise.withResolvers<{ code: number | null; signal: string | null }>();
   child.once('error', exited.reject);
   child.once('exit', (code, signal) => exited.resolve({ code, signal }));
+  let isStuck = false;
+  if (invocation.onNode === true) endIfStuck(child, () => (isStuck = true));
   const timer = setTimeout(() => {
     late = true;
     child.kill('SIGKILL');
@@ -61,6 +66,9 @@ export async function invoke(invocation: Invocation): Promise<Outcome> {
     const said = err.toString('utf8').trim();
     if (late) throw deadlineExceeded(`${program} did not finish within ${invocation.timeout} ms: ${said}`);
     if (code === 0) return { stdout: out, stderr: said };
+    if (isStuck) throw stuck(program);
+    const want = invocation.onNode === true ? starved(said, signal) : undefined;
+    if (want !== undefined) throw resourceExhausted(`${program} failed: ${want}`);
     throw internal(
       `${program} failed (${code === null ? signal : `exit code ${code}`}): ${said || out.toString('utf8').trim()}`,
     );

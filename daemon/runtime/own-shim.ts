@@ -1,7 +1,7 @@
 /** Starting Moor's own shim. */
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { appendFileSync, closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
@@ -9,10 +9,11 @@ import { listenUnix } from '../../native/native.ts';
 import { DeleteResponse } from '../../proto/gen/containerd/task/v2.ts';
 import { TtrpcClient } from '../../ttrpc/client.ts';
 import { Code, internal, isCode, messageOf } from '../../ttrpc/errors.ts';
-import { started, unstartable } from '../shortage.ts';
+import { started, stuck, unstartable } from '../shortage.ts';
 import type { Bundle } from './bundle.ts';
 import { invoke } from './invocation.ts';
 import { type DaemonAddresses, DELETE_TIMEOUT_MS, type Launcher, type StartedShim } from './launcher.ts';
+import { endIfStuck } from './stuck-start.ts';
 import { ShimTemplate } from './template.ts';
 
 export interface OwnShimOptions {
@@ -127,6 +128,7 @@ export class OwnShim implements Launcher {
       cwd: bundle.path,
       env: { ...this.#environment(), NAMESPACE: bundle.namespace },
       timeout: DELETE_TIMEOUT_MS,
+      onNode: true,
     });
     return DeleteResponse.decode(outcome.stdout);
   }
@@ -177,6 +179,8 @@ export class OwnShim implements Launcher {
       });
       started(child, program);
       child.unref();
+      // With the shim its connection ends, and what its log says then is told.
+      endIfStuck(child, () => appendFileSync(bundle.log, `${stuck(program).message}\n`));
       if (child.pid !== undefined) return child.pid;
       const { promise, resolve } = Promise.withResolvers<Error>();
       child.once('error', resolve);

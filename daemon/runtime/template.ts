@@ -1,12 +1,15 @@
 /** The process that has the shim's code loaded and forks the shims. */
 import { spawn } from 'node:child_process';
-import { closeSync, rmSync, statSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { closeSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { Socket } from 'node:net';
+import { basename, dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Logger } from 'pino';
 import { socketPair } from '../../native/native.ts';
 import { messageOf, unavailable } from '../../ttrpc/errors.ts';
-import { isForWant, started } from '../shortage.ts';
+import { isForWant, started, stuck } from '../shortage.ts';
+import { endIfStuck } from './stuck-start.ts';
 
 /** What a shim is forked for; `shim/template.ts` reads it. */
 export interface ForkRequest {
@@ -24,7 +27,7 @@ export interface TemplateOptions {
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly log: Logger;
-  /** A directory that the template may make, for its warm-up. */
+  /** What the directories begin with that templates make for their warm-up, each its own: a former one may still be at it. */
   readonly scratch: string;
   /** The files of the shim's code: when one is replaced, so is the template. */
   readonly code: readonly string[];
@@ -63,6 +66,7 @@ const REST_MS = 60_000;
 
 interface Running {
   readonly socket: Socket;
+  readonly scratch: string;
   /** What the files of its code were. */
   readonly code: string;
   readonly waiting: Map<number, PromiseWithResolvers<number | undefined>>;
@@ -89,6 +93,7 @@ export class ShimTemplate {
 
   constructor(options: TemplateOptions) {
     this.#options = options;
+    this.#clearAll();
   }
 
   /**
@@ -131,7 +136,9 @@ export class ShimTemplate {
     if (this.#closed || performance.now() - this.#diedAt < PAUSE_MS) {
       throw unavailable('the shim template has just died');
     }
-    const running: Running = { socket: this.#spawn(), code, waiting: new Map() };
+    // A socket is in it, whose path is to be no longer than those of the shims.
+    const scratch = `${this.#options.scratch}.${randomBytes(4).toString('hex')}`;
+    const running: Running = { socket: this.#spawn(scratch), scratch, code, waiting: new Map() };
     this.#running = running;
     // For good: the failure of a write may come after that of a read.
     running.socket.on('error', (error) => this.#lost(running, messageOf(error), isForWant(error)));
@@ -149,18 +156,19 @@ export class ShimTemplate {
     this.#running?.socket.destroy();
   }
 
-  #spawn(): Socket {
+  #spawn(scratch: string): Socket {
     const [program = '', ...args] = this.#options.command;
     const [ours, theirs] = socketPair();
     const socket = new Socket({ fd: ours });
     try {
-      const child = spawn(program, [...FORKABLE, ...args, '-bundle', this.#options.scratch, 'template'], {
+      const child = spawn(program, [...FORKABLE, ...args, '-bundle', scratch, 'template'], {
         env: { ...this.#options.env, UV_USE_IO_URING: '0' },
         detached: true,
         stdio: ['ignore', 'inherit', 'inherit', theirs],
       });
       started(child, program);
       child.unref();
+      endIfStuck(child, () => socket.destroy(stuck(program)));
       child.once('error', (error) => socket.destroy(error));
       child.once('exit', (code, signal) => {
         if (code !== 0) socket.destroy(new Error(`it ended with ${signal ?? code}`));
@@ -205,7 +213,7 @@ export class ShimTemplate {
     for (const answer of running.waiting.values())
       answer.reject(unavailable(`the shim template has died: ${why}`));
     if (this.#running !== running || this.#closed) return;
-    this.#clear();
+    this.#clear(running.scratch);
     if (!innocent) this.#attempts += 1;
     this.#diedAt = performance.now();
     if (this.#attempts >= MOST_ATTEMPTS) {
@@ -221,12 +229,20 @@ export class ShimTemplate {
   }
 
   /** What it was in the middle of when it died. */
-  #clear(): void {
+  #clear(scratch: string): void {
     try {
-      rmSync(this.#options.scratch, { recursive: true, force: true });
+      rmSync(scratch, { recursive: true, force: true });
     } catch (error) {
       this.#options.log.warn({ err: error }, 'the files of a dead template remain');
     }
+  }
+
+  /** What templates of former daemons have left. One that is still at it fails, and has nobody to fork for. */
+  #clearAll(): void {
+    const { scratch } = this.#options;
+    const directory = dirname(scratch);
+    for (const name of readdirSync(directory))
+      if (name.startsWith(basename(scratch))) this.#clear(join(directory, name));
   }
 
   #restart(): void {
