@@ -30,8 +30,8 @@ class Run {
   readonly exited: Promise<{ status: number; at: ReturnType<typeof now> }>;
   exit: { status: number; at: ReturnType<typeof now> } | undefined;
 
-  constructor(command: readonly string[]) {
-    this.child = spawn(command[0]!, command.slice(1), { stdio: ['pipe', 'ignore', 'ignore'] });
+  constructor(command: readonly string[], stdout: 'ignore' | 'pipe' = 'ignore') {
+    this.child = spawn(command[0]!, command.slice(1), { stdio: ['pipe', stdout, 'ignore'] });
     this.exited = once(this.child, 'exit').then(([code, signal]) => {
       this.exit = { status: signal === null ? (code as number) : 137, at: now() };
       return this.exit;
@@ -68,11 +68,10 @@ const sandboxes: ServiceImplementation<typeof SandboxDefinition> = {
   async startSandbox(request) {
     const { annotations } = demand('start', request);
     if (life !== undefined) throw failedPrecondition('stand-in: it has been started');
-    life = new Run([
-      '/bin/sh',
-      '-c',
-      `trap 'exit ${annotations['exit'] ?? 0}' TERM; while :; do sleep 0.05; done`,
-    ]);
+    const script = `trap 'exit ${annotations['exit'] ?? 0}' TERM; echo; while :; do sleep 0.05; done`;
+    life = new Run(['/bin/sh', '-c', script], 'pipe');
+    // Before its trap is there, a signal would kill it.
+    await once(life.child.stdout!, 'data');
     return { pid: life.child.pid, createdAt };
   },
   async platform(request) {
