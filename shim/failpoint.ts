@@ -13,6 +13,7 @@ export type ShimStep =
   | 'runtime-started'
   | 'exec-running'
   | 'exit-recorded'
+  | 'event-due'
   | 'runtime-deleted'
   | 'rootfs-unmounted';
 

@@ -3,6 +3,7 @@ import type { Timestamp } from '../proto/gen/google/protobuf/timestamp.ts';
 import { EventsDefinition } from '../proto/gen/containerd/services/events_ttrpc.ts';
 import { TtrpcClient } from '../ttrpc/client.ts';
 import { Code, isCode } from '../ttrpc/errors.ts';
+import { reached } from './failpoint.ts';
 import type { Log } from './log.ts';
 import { now } from './timestamp.ts';
 
@@ -149,6 +150,7 @@ export class Publisher {
     for (let pause = FIRST_PAUSE_MS; this.#queue.length > 0 && !this.#closed;) {
       const head = this.#queue[0]!;
       try {
+        reached('event-due');
         await this.#forward(head.envelope);
         this.#drop(head);
         pause = FIRST_PAUSE_MS;

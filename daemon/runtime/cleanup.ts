@@ -86,14 +86,26 @@ async function deleteDead(bundle: Bundle, launcher: Launcher, log: Logger): Prom
   }
 }
 
-/** Ends a shim that has no container any more; a sandbox's is let go. One that does not go by itself is killed. */
-export async function stopShim(
-  { id, bundle, launcher, log }: { id: string; bundle: Bundle; launcher: Launcher; log: Logger },
-  shim: Shim,
-): Promise<void> {
-  if (shim.bootstrap.sandbox !== undefined) return shim.close();
+export interface StoppedTask {
+  readonly id: string;
+  readonly bundle: Bundle;
+  readonly launcher: Launcher;
+  readonly log: Logger;
+}
+
+/**
+ * Ends a shim that has no container any more; a sandbox's is let go. One that does not go by itself is killed.
+ * @returns whether it was there to be asked, and tells whatever it still has to tell
+ */
+export async function stopShim({ id, bundle, launcher, log }: StoppedTask, shim: Shim): Promise<boolean> {
+  if (shim.bootstrap.sandbox !== undefined) {
+    shim.close();
+    return !shim.lost;
+  }
+  let answered = false;
   try {
     await shim.task.shutdown({ id }, { timeout: SHUTDOWN_TIMEOUT_MS });
+    answered = true;
   } catch (error) {
     if (!isCode(error, Code.Unavailable)) {
       log.warn({ err: error }, 'the shim does not shut down; it is killed');
@@ -103,6 +115,7 @@ export async function stopShim(
   shim.close();
   if (launcher.own) removeSocket(shim.bootstrap.address, log);
   reached('shim-stopped');
+  return answered;
 }
 
 /** A shim that lives for other containers lets go of this one. */

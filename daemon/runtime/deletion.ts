@@ -1,8 +1,10 @@
 import { Code, isCode } from '../../ttrpc/errors.ts';
 import { timestampNow } from '../timestamp.ts';
-import type { Exit } from './exit.ts';
+import { type StoppedTask, stopShim } from './cleanup.ts';
+import type { Exit, ExitRecord } from './exit.ts';
 import { DELETE_TIMEOUT_MS } from './launcher.ts';
-import type { TaskClient } from './shim.ts';
+import { type TaskNews, lastWords } from './news.ts';
+import type { Shim, TaskClient } from './shim.ts';
 
 /**
  * Has a shim delete its container.
@@ -24,4 +26,26 @@ export async function deleteContainer(
     if (isCode(error, Code.NotFound)) return known();
     throw error;
   }
+}
+
+interface DeletedTask extends StoppedTask {
+  readonly news: TaskNews;
+  readonly exitPublished: boolean;
+  announceDeath(exit: ExitRecord): Promise<ExitRecord>;
+}
+
+/**
+ * Ends a shim that has answered a deletion. It may be killed before it has told of it: that is not left to it where all that comes before has
+ * been told.
+ *
+ * @param exit undefined for a deletion that was answered before
+ */
+export async function leaveShim(task: DeletedTask, shim: Shim, exit: Exit | undefined): Promise<void> {
+  const lives = await stopShim(task, shim);
+  if (!task.launcher.own || exit === undefined) return;
+  if (!lives) {
+    await lastWords();
+    await task.announceDeath({ ...exit, published: task.exitPublished });
+  }
+  if (!lives || task.news.complete) await task.news.tellDeletion(exit);
 }

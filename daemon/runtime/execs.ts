@@ -4,8 +4,12 @@ import { type Exit, KILLED, parseTime } from './exit.ts';
 interface Exec {
   pid: number;
   exit: Exit | undefined;
+  /** Whether subscribers know of its start; what is not known to be owed has been told by its shim, or will be. */
+  start: 'unknown' | 'owed' | 'told';
   /** Subscribers know of its end. */
   told: boolean;
+  /** Deleted, and on record for its start only. */
+  deleted: boolean;
   /** Its deletion had begun before this daemon. */
   departed: boolean;
 }
@@ -41,7 +45,29 @@ export class Execs {
 
   started(id: string, pid: number): void {
     const exec = this.#execs.get(id);
-    if (exec !== undefined) exec.pid = pid;
+    if (exec === undefined) return;
+    if (exec.start === 'unknown') exec.start = 'owed';
+    exec.pid = pid;
+  }
+
+  /** Subscribers know of its start. */
+  startTold(id: string, pid: number): void {
+    const exec = this.#execs.get(id);
+    if (exec === undefined) return;
+    if (exec.deleted) this.#execs.delete(id);
+    exec.start = 'told';
+    exec.pid = pid;
+  }
+
+  /** Whether subscribers know of the start of this very process. */
+  isStartTold(id: string, pid: number): boolean {
+    const exec = this.#execs.get(id);
+    return exec?.start === 'told' && exec.pid === pid;
+  }
+
+  /** Those whose start has been answered and not told, with their pids. */
+  owedStarts(): [id: string, pid: number][] {
+    return [...this.#execs].filter(([, { start }]) => start === 'owed').map(([id, { pid }]) => [id, pid]);
   }
 
   /** It has ended, and subscribers know. */
@@ -53,19 +79,28 @@ export class Execs {
   }
 
   deleted(id: string): void {
-    this.#execs.delete(id);
+    const exec = this.#execs.get(id);
+    if (exec?.start === 'owed') exec.deleted = true;
+    else this.#execs.delete(id);
   }
 
   /** Its end, once the whole container has ended like this; undefined when no such exec is known. */
   endOf(id: string, container: Exit): Exit | undefined {
     const exec = this.#execs.get(id);
-    if (exec === undefined) return undefined;
+    if (exec === undefined || exec.deleted) return undefined;
     return exec.exit ?? { pid: exec.pid, status: KILLED, exitedAt: container.exitedAt };
   }
 
   /** Those that were started, and of whose end nobody has been told. */
   untold(): string[] {
-    return [...this.#execs].filter(([, { pid, told }]) => pid !== 0 && !told).map(([id]) => id);
+    return [...this.#execs]
+      .filter(([, { pid, told, deleted }]) => pid !== 0 && !told && !deleted)
+      .map(([id]) => id);
+  }
+
+  /** Of some, subscribers do not know all. */
+  get owing(): boolean {
+    return this.untold().length > 0 || this.owedStarts().length > 0;
   }
 
   /** Takes over what a shim that is gone had on record, where that is more than is known. */
@@ -74,7 +109,10 @@ export class Execs {
     for (const [id, exec] of this.#execs) {
       const known = recorded.get(id);
       if (known === undefined) recorded.set(id, exec);
-      else known.told ||= exec.told;
+      else {
+        known.told ||= exec.told;
+        known.start = exec.start;
+      }
     }
     this.#execs = recorded;
   }
@@ -91,7 +129,14 @@ export function departedExit(record: string, id: string): Exit | undefined {
   return exec?.departed === true ? exec.exit : undefined;
 }
 
-const fresh = (): Exec => ({ pid: 0, exit: undefined, told: false, departed: false });
+const fresh = (): Exec => ({
+  pid: 0,
+  exit: undefined,
+  start: 'unknown',
+  told: false,
+  deleted: false,
+  departed: false,
+});
 
 function read(record: string): Map<string, Exec> {
   const found = new Map<string, Exec>();

@@ -3,24 +3,22 @@ import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { TaskExit } from '../../proto/gen/containerd/events/task.ts';
 import type { Envelope } from '../../proto/gen/containerd/types/event.ts';
 import type { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { Code, type RpcError, isCode, messageOf, notFound, toRpcError } from '../../ttrpc/errors.ts';
 import type { ContainerId, Namespace } from '../identifiers.ts';
 import { isForWant, whenPossible } from '../shortage.ts';
-import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import { Bundle, type Remains, exitOfRemains, listBundles, removeEmpty, removeRemains } from './bundle.ts';
 import { removeSocket } from './cleanup.ts';
 import { type ContainerRequest, createContainer, taskExists } from './creation.ts';
-import type { Exit } from './exit.ts';
 import { Departures } from './departures.ts';
 import { Launchers, type LaunchersOptions, type Wanted } from './launchers.ts';
 import { findLostShims } from './lost-shims.ts';
 import { expectMoves } from './moves.ts';
-import { EXIT_TOPIC, type EventPublisher } from './notices.ts';
-import { restorePath, typeName } from './options.ts';
+import { type News, readNews } from './news.ts';
+import type { EventPublisher } from './notices.ts';
+import { restorePath } from './options.ts';
 import { unlessAborted } from './patience.ts';
 import { endStray, type Found, type Recovered, recoverTask } from './recovery.ts';
 import { specBytes } from './spec.ts';
@@ -36,14 +34,6 @@ export interface TaskManagerOptions extends LaunchersOptions {
 /** What a client wants created. */
 export interface TaskRequest extends Omit<ContainerRequest, 'spec' | 'options'>, Wanted {
   readonly spec: Any | undefined;
-}
-
-/** The end of a process, as an event tells it. */
-export interface ExitNews {
-  /** Subscribers have been told before; they are not to be told twice. */
-  readonly repeated: boolean;
-  /** To be called once subscribers have been told. */
-  noted(): void;
 }
 
 export interface RecoverySummary extends Record<Found, number> {
@@ -173,22 +163,9 @@ export class TaskManager {
     return { ...this.launchers.own.started, foreign: this.#foreignTasks };
   }
 
-  /** What a shim's event says of the end of a process; undefined for any other event. */
-  readExit({ namespace, topic, event }: Envelope): ExitNews | undefined {
-    if (topic !== EXIT_TOPIC || event === undefined || !typeName(event).endsWith('.TaskExit'))
-      return undefined;
-    const {
-      containerId,
-      id,
-      pid,
-      exitStatus: status,
-      exitedAt = timestampNow(),
-    } = TaskExit.decode(event.value);
-    const task = this.#tasks.get(keyOf(namespace, containerId));
-    if (task === undefined) return undefined;
-    const exit: Exit = { pid, status, exitedAt };
-    if (id !== containerId) return { repeated: false, noted: () => task.execExited(id, exit) };
-    return { repeated: task.exitPublished, noted: () => task.exited(exit) };
+  /** What a shim's event says of one of the tasks; undefined when there is nothing to be remembered of it. */
+  readNews(envelope: Envelope): News | undefined {
+    return readNews(envelope, (id) => this.#tasks.get(keyOf(envelope.namespace, id)));
   }
 
   /**

@@ -1,5 +1,5 @@
 /** The events that the daemon publishes in a shim's place. */
-import { TaskDelete, TaskExit } from '../../proto/gen/containerd/events/task.ts';
+import { TaskDelete, TaskExecStarted, TaskExit, TaskStart } from '../../proto/gen/containerd/events/task.ts';
 import { protobufPackage } from '../../proto/gen/containerd/events/task.ts';
 import type { Any } from '../../proto/gen/google/protobuf/any.ts';
 import type { Namespace } from '../identifiers.ts';
@@ -12,6 +12,8 @@ export interface EventPublisher {
 
 export const EXIT_TOPIC = '/tasks/exit';
 export const DELETE_TOPIC = '/tasks/delete';
+export const START_TOPIC = '/tasks/start';
+export const EXEC_STARTED_TOPIC = '/tasks/exec-started';
 
 /** @param id the exec's id, or the container's for its first process */
 export function exitNotice(containerId: string, id: string, exit: Exit): Any {
@@ -24,4 +26,15 @@ export function deleteNotice(containerId: string, exit: Exit): Any {
   const { pid, status: exitStatus, exitedAt } = exit;
   const event = TaskDelete.fromPartial({ containerId, pid, exitStatus, exitedAt });
   return { typeUrl: `${protobufPackage}.TaskDelete`, value: Buffer.from(TaskDelete.encode(event).finish()) };
+}
+
+export function startNotice(containerId: string, pid: number): Any {
+  const value = Buffer.from(TaskStart.encode(TaskStart.fromPartial({ containerId, pid })).finish());
+  return { typeUrl: `${protobufPackage}.TaskStart`, value };
+}
+
+export function execStartedNotice(containerId: string, execId: string, pid: number): Any {
+  const event = TaskExecStarted.fromPartial({ containerId, execId, pid });
+  const value = Buffer.from(TaskExecStarted.encode(event).finish());
+  return { typeUrl: `${protobufPackage}.TaskExecStarted`, value };
 }

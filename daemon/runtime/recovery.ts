@@ -7,7 +7,8 @@ import { Code, isCode, messageOf } from '../../ttrpc/errors.ts';
 import { isForWant, whenPossible } from '../shortage.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bootstrap } from './bootstrap.ts';
-import { cleanUpAfterShim, stopShim } from './cleanup.ts';
+import { cleanUpAfterShim } from './cleanup.ts';
+import { leaveShim } from './deletion.ts';
 import { foreignAddress } from './foreign-shim.ts';
 import { type KnownState, knownState } from './known-state.ts';
 import { PROBE_TIMEOUT_MS } from './link.ts';
@@ -54,7 +55,7 @@ export async function recoverTask(
   const dead = bundle.readDead();
   if (dead !== undefined) {
     task.dead(dead);
-    await task.announceDeath(dead);
+    if (!dead.published) await task.announceDeath(dead);
     return { found: 'dead' };
   }
   const known = bootstrap ?? (await amongStrays(task, strays));
@@ -169,14 +170,15 @@ async function publishMissedEvents(task: Task, shim: Shim, state: StateResponse)
 /** The shim was never asked to create the container, or has been asked to delete it. */
 async function withoutContainer(task: Task, shim: Shim): Promise<Found> {
   task.letGo();
+  const exit = task.bundle.readExit();
+  if (exit?.published === true) task.exited(exit);
   if (task.launcher.own) {
     // Its last events may still be on their way.
     await shim.flush({ timeout: FLUSH_TIMEOUT_MS }).catch((error: unknown) => {
       task.log.warn({ err: error }, 'the shim still holds events');
     });
   }
-  const exit = task.bundle.readExit();
-  await stopShim(task, shim);
+  await leaveShim(task, shim, exit);
   await Promise.race([shim.closed, sleep(CLOSING_TIMEOUT_MS, undefined, { ref: false })]);
   // A Go shim kills its runtime when its daemon dies, and leaves what that was about to create.
   if (!task.launcher.own) await cleanUp(task, shim.bootstrap);

@@ -19,8 +19,8 @@ import type { Bootstrap } from './bootstrap.ts';
 import { whenPossible } from '../shortage.ts';
 import { timestampNow } from '../timestamp.ts';
 import type { Bundle } from './bundle.ts';
-import { cleanUpAfterShim, stopShim } from './cleanup.ts';
-import { deleteContainer } from './deletion.ts';
+import { cleanUpAfterShim } from './cleanup.ts';
+import { deleteContainer, leaveShim } from './deletion.ts';
 import { departedExit, Execs } from './execs.ts';
 import { type Exit, type ExitRecord, KILLED, record } from './exit.ts';
 import { asAnswer, type KnownState } from './known-state.ts';
@@ -28,7 +28,8 @@ import { reached } from '../failpoint.ts';
 import type { Launcher } from './launcher.ts';
 import { type Question, ShimLink, type Unmet } from './link.ts';
 import { expectMoves } from './moves.ts';
-import { DELETE_TOPIC, EXIT_TOPIC, deleteNotice, exitNotice, type EventPublisher } from './notices.ts';
+import { TaskNews } from './news.ts';
+import type { EventPublisher } from './notices.ts';
 import type { Shim, TaskClient } from './shim.ts';
 import { Turnstile } from './turnstile.ts';
 
@@ -54,6 +55,8 @@ export class Task {
   readonly bundle: Bundle;
   readonly launcher: Launcher;
   readonly log: Logger;
+  /** What subscribers are told of it. */
+  readonly news: TaskNews;
   readonly #surroundings: TaskSurroundings;
   readonly #link: ShimLink;
   readonly #execs = new Execs();
@@ -71,6 +74,8 @@ export class Task {
     this.launcher = launcher;
     this.#surroundings = surroundings;
     this.log = surroundings.log.child({ namespace: bundle.namespace, id: bundle.id });
+    const { events } = surroundings;
+    this.news = new TaskNews(this.id, this.#execs, (...news) => events.publish(this.namespace, ...news));
     this.#link = new ShimLink(this.id, this.log, (bootstrap) => this.bury(bootstrap));
   }
 
@@ -166,7 +171,7 @@ export class Task {
 
   /** The first process has ended and nobody has been told: the shim cannot, or will not. */
   async announceExit(exit: Exit): Promise<void> {
-    await this.#publish(EXIT_TOPIC, exitNotice(this.id, this.id, exit));
+    await this.news.tellExit('', exit);
     this.exited(exit);
     reached('exit-published');
   }
@@ -177,9 +182,9 @@ export class Task {
    */
   async announceDeath(exit: ExitRecord): Promise<ExitRecord> {
     this.#execs.recall(this.bundle.readExecs());
+    await this.news.tellStarts();
+    for (const id of this.#execs.untold()) await this.news.tellExit(id, this.#execExit(id, exit));
     if (exit.published) return exit;
-    for (const id of this.#execs.untold())
-      await this.#publish(EXIT_TOPIC, exitNotice(this.id, id, this.#execExit(id, exit)));
     await this.announceExit(exit);
     const published = { ...exit, published: true };
     record(this.log, () => this.bundle.writeDead(published));
@@ -220,8 +225,8 @@ export class Task {
         (shim) => shim.start({ id: this.id, execId }, { signal }),
         signal,
       );
+      this.news.started(execId, pid);
       reached(execId === '' ? 'container-started' : 'process-started');
-      this.#execs.started(execId, pid);
       return pid;
     };
     return execId === '' ? this.#order.pass(start, signal) : start();
@@ -383,12 +388,10 @@ export class Task {
     reached('container-deleted');
     await this.#link.settled();
     const { life } = this.#link;
-    if (life.kind === 'dead' && !this.#departed) {
-      await this.#publish(DELETE_TOPIC, deleteNotice(this.id, life.exit));
-    }
+    if (life.kind === 'dead' && !this.#departed) await this.news.tellDeletion(life.exit);
     this.#link.deleted(exit ?? this.#killed());
     try {
-      if (life.kind === 'live') await stopShim(this, life.shim);
+      if (life.kind === 'live') await leaveShim(this, life.shim, exit);
     } finally {
       this.#remove();
     }
@@ -442,9 +445,5 @@ export class Task {
     const exit = this.#execs.endOf(execId, container);
     if (exit === undefined) throw notFound(`exec ${execId} of task ${this.id}: not found`);
     return exit;
-  }
-
-  async #publish(topic: string, event: Any): Promise<void> {
-    await this.#surroundings.events.publish(this.namespace, topic, event);
   }
 }

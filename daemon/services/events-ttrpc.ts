@@ -7,7 +7,7 @@ import type { TaskManager } from '../runtime/manager.ts';
 
 /**
  * `containerd.services.events.ttrpc.v1.Events`: an answer means that the event has been given to the subscribers, so that the
- * shim may forget it. Of a container's exit they are told once, however often its shim sends it.
+ * shim may forget it. Of starts, ends and deletions they are told once, by the shim or by the daemon in its place.
  */
 export function shimEventsService(
   exchange: Exchange,
@@ -16,7 +16,7 @@ export function shimEventsService(
   return {
     async forward({ envelope }) {
       if (envelope === undefined) throw invalidArgument('the request has no envelope: invalid argument');
-      const news = tasks.readExit(envelope);
+      const news = tasks.readNews(envelope);
       if (news?.repeated === true) return {};
       exchange.forward(envelope);
       news?.noted();

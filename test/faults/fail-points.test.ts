@@ -11,9 +11,12 @@ import { join } from 'node:path';
 import { before, it } from 'node:test';
 import type { Step } from '../../daemon/failpoint.ts';
 import type { ShimStep } from '../../shim/failpoint.ts';
+import { TasksDefinition } from '../../proto/gen/containerd/services/tasks.ts';
 import { containerPids } from '../harness/daemon.ts';
+import { EventStream } from '../harness/events.ts';
 import { busyboxImage, ociArchive } from '../harness/image.ts';
 import { expectNothingLeft, holdings } from '../harness/leftovers.ts';
+import { PROCESS } from '../harness/journey.ts';
 import { makeHub, plug, refusalOf, sdk } from '../harness/networks.ts';
 import { suite } from '../harness/peers.ts';
 import { killProcess, workingDirectory } from '../harness/processes.ts';
@@ -80,6 +83,7 @@ suite('a step that fails', { peers: ['moord'], env: { MOOR_FAILPOINTS: points } 
       ['rootfs-mounted', 'shim', ['fail', 'kill']],
       ['runtime-created', 'shim', ['fail', 'kill']],
       ['runtime-started', 'shim', ['fail', 'kill']],
+      ['event-due', 'shim', ['fail', 'kill']],
     ],
     delete: [
       ['delete-begun', 'daemon', ['fail', 'kill']],
@@ -129,6 +133,50 @@ suite('a step that fails', { peers: ['moord'], env: { MOOR_FAILPOINTS: points } 
       }
     }
   }
+
+  it('what a shim has answered and is killed before it tells, is told all the same', async () => {
+    const { ctr, daemon } = rig;
+    const held = holdings(daemon);
+    const tasks = daemon.connect().service(TasksDefinition, ctr.namespace);
+    using events = await EventStream.open(ctr);
+    await ctr.create('silent', ['/bin/sleep', '1000']);
+    const { pid } = await tasks.create({ containerId: 'silent' });
+    await events.sees('silent', '/tasks/create', { within });
+    arm('event-due=kill');
+    assert.equal((await tasks.start({ containerId: 'silent' })).pid, pid);
+    assert.equal((await tasks.wait({ containerId: 'silent' })).exitStatus, 137);
+    arm('');
+    await events.sees('silent', '/tasks/exit', { within });
+    assert.equal(events.of('silent', '/tasks/start').length, 1);
+
+    await ctr.runDetached('aboard', ['/bin/sleep', '1000']);
+    const process = { args: ['/bin/sleep', '1000'], cwd: '/', env: [], user: { uid: 0, gid: 0 } };
+    const spec = { typeUrl: PROCESS, value: Buffer.from(JSON.stringify(process)) };
+    const exec = { containerId: 'aboard', execId: 'side' };
+    await tasks.exec({ ...exec, spec });
+    await events.sees('aboard', '/tasks/exec-added', { within });
+    arm('event-due=kill');
+    const started = await tasks.start(exec);
+    assert.equal((await tasks.wait(exec)).exitStatus, 137);
+    arm('');
+    await eventually('both ends are told', () => events.of('aboard', '/tasks/exit').length === 2, { within });
+    const [told, ...more] = events.of('aboard', '/tasks/exec-started');
+    assert.deepEqual([told?.body['pid'], more], [started.pid, []]);
+
+    await ctr.runDetached('deleted', ['/bin/true']);
+    await events.sees('deleted', '/tasks/exit', { within });
+    arm('event-due=kill');
+    assert.equal((await tasks.delete({ containerId: 'deleted' })).exitStatus, 0);
+    arm('');
+    await events.sees('deleted', '/tasks/delete', { within });
+    for (const id of ['silent', 'aboard', 'deleted']) await removed(id);
+    for (const id of ['silent', 'aboard']) await events.sees(id, '/tasks/delete', { within });
+    for (const id of ['silent', 'deleted'])
+      for (const topic of ['create', 'start', 'exit', 'delete'])
+        assert.equal(events.of(id, `/tasks/${topic}`).length, 1, `${topic} of ${id}`);
+    events[Symbol.dispose]();
+    await expectNothingLeft(daemon, held, { except, within });
+  });
 
   const name = 'd.test/harbour/ship:1';
   let archive: string;

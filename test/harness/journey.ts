@@ -24,7 +24,8 @@ import { eventually, soon } from './wait.ts';
 
 const SNAPSHOTTER = 'overlayfs';
 const LAYER = 'application/vnd.oci.image.layer.v1.tar';
-const PROCESS = 'types.containerd.io/opencontainers/runtime-spec/1/Process';
+/** The type of an exec's spec. */
+export const PROCESS = 'types.containerd.io/opencontainers/runtime-spec/1/Process';
 
 /** A client with a connection of its own, which it may lose and make again. */
 export class Journey implements Disposable {
