@@ -30,11 +30,13 @@ test('pods and containers go from files to their removal', { timeout: 240_000 },
     labels: { snake_key: 'kept', 'io.kubernetes.pod.name': 'filed', 'io.kubernetes.pod.namespace': 'space' },
     linux: { cgroup_parent: `/${kubelet.cgroup}/filed` },
   });
+  // By its id, as kubelet asks for images.
+  const { image: known } = await kubelet.images.imageStatus({ image: { image: BUSYBOX } });
   const containerFile = file(
     'container.yaml',
     stringify({
       metadata: { name: 'main' },
-      image: { image: BUSYBOX },
+      image: { image: known!.id },
       command: ['sh', '-c', 'echo hello; exec sleep 1000000'],
       log_path: 'main.log',
       labels: { 'io.kubernetes.pod.name': 'filed', 'io.kubernetes.pod.namespace': 'space' },
@@ -73,7 +75,7 @@ test('pods and containers go from files to their removal', { timeout: 240_000 },
     ['-s', 'exited'],
   ])
     assert.equal(await cri('ps', '-q', ...filter), '', filter.join(' '));
-  assert.match(await cri('ps'), /filed +space *$/m);
+  assert.match(await cri('ps'), /^\w{13} +registry\.example\/busybox:1 .* filed +space *$/m);
   await refused(2, /Allowed choices/, 'ps', '-s', 'sleeping');
   await refused(2, /name/, 'ps', '--name', '(');
   await refused(1, /not found/, 'ps', '--image', 'none');

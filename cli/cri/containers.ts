@@ -109,12 +109,14 @@ async function list(session: Session, flags: ListFlags): Promise<void> {
   const shown = await selected(session, flags);
   if (flags.quiet === true) return print(shown.map(({ id }) => id));
   const short = (id: string): string => (flags.trunc ? id.slice(0, SHORT_ID) : id);
+  const { images } = await session.client.kubernetes.images.listImages({}, session.call);
+  const names = new Map(images.map(({ id, repoTags, repoDigests }) => [id, repoTags[0] ?? repoDigests[0]]));
   await printListing(
     {
       header: ['CONTAINER', 'IMAGE', 'CREATED', 'STATE', 'NAME', 'ATTEMPT', 'POD ID', 'POD', 'NAMESPACE'],
-      rows: shown.map(({ id, image, createdAt, state, metadata, podSandboxId, labels }) => [
+      rows: shown.map(({ id, image, imageId, createdAt, state, metadata, podSandboxId, labels }) => [
         short(id),
-        image?.userSpecifiedImage || (image?.image ?? ''),
+        image?.userSpecifiedImage || askedOr(names.get(imageId), image?.image ?? '', imageId),
         ageOf(createdAt),
         STATES[state] ?? '',
         metadata?.name ?? '',
@@ -127,6 +129,11 @@ async function list(session: Session, flags: ListFlags): Promise<void> {
     },
     formatOf(flags),
   );
+}
+
+/** What was asked for; an image's name where that was its id, as it is with kubelet. */
+function askedOr(name: string | undefined, asked: string, imageId: string): string {
+  return asked === imageId ? (name ?? asked) : asked;
 }
 
 async function inspect(session: Session, ids: readonly string[], flags: InspectFlags): Promise<void> {
