@@ -9,8 +9,8 @@ import type { LocalRegistry } from '../harness/registry.ts';
 import type { Seed } from '../harness/seed.ts';
 import { Stuck } from './persistence.ts';
 
-/** Milliseconds after which a command is stuck that was begun again and again. */
-const PATIENCE = 60_000;
+/** Milliseconds after which a command is stuck that was begun again and again: on a busy machine daemons may not live as long as it takes. */
+const PATIENCE = 200_000;
 const PAUSE = 50;
 /** What a container exits with that has found its cargo. */
 const FOUND = 42;
