@@ -82,7 +82,11 @@ test('pods are sandboxes of the controller podsandbox', { timeout: 240_000 }, as
     [store.delete({ sandboxId: id }), Code.FailedPrecondition],
     [connection.service(ControllerDefinition, 'default').wait(key), Code.NotFound],
   ];
-  for (const [call, code] of refusals) assert.equal((await failureOf(call)).code, code);
+  const codes = await Promise.all(refusals.map(async ([call]) => (await failureOf(call)).code));
+  assert.deepEqual(
+    codes,
+    refusals.map(([, code]) => code),
+  );
 
   await kubelet.daemon.restart();
   const waited = controller.wait(key, { timeout: 120_000 });
