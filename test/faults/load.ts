@@ -1,7 +1,7 @@
 /** Many containers, at once and one after another: what they take, and what a daemon holds before and after. */
 import { readFileSync } from 'node:fs';
 import { Connection } from '../../client/connection.ts';
-import { Daemon } from '../harness/daemon.ts';
+import { Daemon, isForking } from '../harness/daemon.ts';
 import { expectNothingLeft, holdings } from '../harness/leftovers.ts';
 import { freePort } from '../harness/port.ts';
 import { commandLine, processOf } from '../harness/processes.ts';
@@ -37,11 +37,16 @@ export function manyAtOnce(count: number): Promise<Load> {
   });
 }
 
-/** Runs so many containers one after another, by as many clients as there always are. Fails as `manyAtOnce` does, and when memory is kept. */
+/**
+ * Runs so many containers one after another, by as many clients as there always are. The template is looked at where there is one.
+ * Fails as `manyAtOnce` does, and when memory is kept.
+ */
 export function manyCycles(count: number): Promise<Load> {
   return loaded(async ({ sailor, look, timed, rests, templatePid }) => {
-    const template = await templatePid();
-    const lookAtTemplate = (label: string) => look(`the template ${label}`, template);
+    const template = isForking ? await templatePid() : undefined;
+    const lookAtTemplate = async (label: string) => {
+      if (template !== undefined) await look(`the template ${label}`, template);
+    };
     await lookAtTemplate('before');
     await inParts(count, async (label, ids) => {
       const cycle = async (id: string) => {

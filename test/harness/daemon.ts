@@ -56,6 +56,9 @@ const sources = built ? {} : { MOOR_SOURCES: '1' };
 const running = new Set<ChildProcess>();
 process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
 
+/** Moor has a template that shims are forked from, where a suite has no choice of its own (`TEST_SHIM_SPAWN`). */
+export const isForking = process.env['TEST_SHIM_SPAWN'] !== 'exec';
+
 /** A daemon with its own directory. It can be killed and started again over the same state as often as one likes. */
 export class Daemon implements AsyncDisposable {
   readonly peer: Peer;

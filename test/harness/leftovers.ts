@@ -35,6 +35,8 @@ export function holdings(daemon: Daemon): Holdings {
   // Opened with the first event, and another one whenever it has grown: the daemon's own, whatever came and went.
   const journal = join(daemon.state, 'events/journal/');
   const open = descriptors(daemon.pid).filter((file) => !file.startsWith(journal));
+  // So may the daemon's connection with its template come later, or again.
+  if (!commands.some(isTemplate)) open.push('socket:[0]');
   for (const name of numbered(open)) held.add(`descriptor ${name}`);
   return held;
 }
