@@ -179,8 +179,7 @@ export class OwnShim implements Launcher {
       });
       started(child, program);
       child.unref();
-      // With the shim its connection ends, and what its log says then is told.
-      endIfStuck(child, () => appendFileSync(bundle.log, `${stuck(program).message}\n`));
+      endIfStuck(child, () => this.#noteStuck(bundle));
       if (child.pid !== undefined) return child.pid;
       const { promise, resolve } = Promise.withResolvers<Error>();
       child.once('error', resolve);
@@ -188,6 +187,18 @@ export class OwnShim implements Launcher {
       throw unstartable(program, error) ?? internal(`cannot start ${program}: ${messageOf(error)}`, error);
     } finally {
       closeSync(log);
+    }
+  }
+
+  /** With the shim its connection ends, and what its log says then is told. */
+  #noteStuck({ log: path, id, namespace }: Bundle): void {
+    const { command, log } = this.#options;
+    const why = stuck(command[0] ?? '');
+    log.warn({ id, namespace, err: why }, 'a shim is stuck in its start, and is killed');
+    try {
+      appendFileSync(path, `${why.message}\n`);
+    } catch (error) {
+      log.warn({ id, namespace, err: error }, 'why a shim is killed cannot be written down');
     }
   }
 
