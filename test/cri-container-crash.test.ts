@@ -1,6 +1,6 @@
 /** kill -9 of the daemon at every step of a container's life, and steps that fail: nothing is half-there, and nothing is left. */
 import assert from 'node:assert/strict';
-import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { PodContainerStep, TaskStep } from '../daemon/failpoint.ts';
@@ -108,6 +108,24 @@ describe('containers of pods and kill -9 of the daemon', { timeout: 300_000 }, (
       await nothingLeft();
     });
   }
+
+  it('one that was half-made is not seen when it cannot be undone yet either', async () => {
+    writeFileSync(points, 'pod-container-made=kill');
+    await assert.rejects(create());
+    await kubelet.daemon.ended();
+    writeFileSync(points, 'pod-container-unmounted=fail');
+    await kubelet.restart();
+    const log = () => readFileSync(kubelet.daemon.log, 'utf8');
+    await eventually(
+      'it is tried',
+      () => log().includes('what was begun with a pod cannot be finished yet'),
+      WAIT,
+    );
+    assert.deepEqual(await listed(), []);
+    writeFileSync(points, '');
+    await kubelet.restart();
+    await nothingLeft();
+  });
 
   for (const step of starting)
     it(`while it is started, at ${step}: it can be started`, async () => {

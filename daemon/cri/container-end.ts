@@ -5,7 +5,7 @@ import { untilAborted } from '../distribution/turns.ts';
 import { reached } from '../failpoint.ts';
 import type { Exit } from '../runtime/exit.ts';
 import { unmakeContainer } from './container-creation.ts';
-import { nanosecondsOf, type PodContainer, exitOf } from './pod.ts';
+import { nanosecondsOf, type PodContainer, exitOf, isListed } from './pod.ts';
 import type { Cri } from './cri.ts';
 import { endTask, taskOf, unlessGone } from './remains.ts';
 
@@ -104,7 +104,8 @@ export async function removeContainerOf(cri: Cri, id: string): Promise<void> {
     await stopContainer(cri, found.id, 0, cri.closing);
     const container = await cri.containers.changeIfThere(found.id, (before) => ({
       ...before,
-      state: { $case: 'removing', value: { exited: exitOf(before) } },
+      // One that is half-made nobody has seen, and nobody is to see it go.
+      state: isListed(before) ? { $case: 'removing', value: { exited: exitOf(before) } } : before.state,
     }));
     if (container === undefined) return;
     reached('pod-container-doomed');
