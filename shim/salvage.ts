@@ -3,16 +3,14 @@
  * daemon asks for it by a signal, as there is no socket to ask by. That is SIGURG, which a shim that does not know of this ignores.
  */
 import { closeSync, constants, existsSync, mkdirSync, openSync, renameSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { listenUnix } from '../native/native.ts';
+import { join } from 'node:path';
 import type { TtrpcServer } from '../ttrpc/server.ts';
 import type { Berth } from './berth.ts';
 import type { Log } from './log.ts';
-import { boundPath } from './socket.ts';
+import { boundPath, listenPrivately } from './socket.ts';
 
 export const SALVAGE_SIGNAL = 'SIGURG';
 
-const BACKLOG = 16;
 const [STDOUT, STDERR] = [1, 2];
 
 export interface Salvage {
@@ -36,21 +34,11 @@ export async function salvage({ berth, server, log, socket, bundle }: Salvage): 
   process.chdir(bundle);
   if (!existsSync(join(bundle, 'log'))) reopenLog(bundle);
   for (const container of berth.containers) container.restoreFiles();
-  if (!existsSync(path)) await server.listenFd(listenAt(path));
+  if (!existsSync(path)) await server.listenFd(listenPrivately(path));
   const address = join(bundle, 'address');
   writeFileSync(`${address}.new`, `unix://${path}`, { mode: 0o600 });
   renameSync(`${address}.new`, address);
   log.warn('what others had removed of the bundle, or the socket, is there again');
-}
-
-function listenAt(path: string): number {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o711 });
-  const mask = process.umask(0o177);
-  try {
-    return listenUnix(path, BACKLOG);
-  } finally {
-    process.umask(mask);
-  }
 }
 
 /** The lowest free descriptor is taken (open(2)), so these become standard output and standard error. */

@@ -1,7 +1,22 @@
-import { readFileSync, readlinkSync } from 'node:fs';
+import { mkdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { listenUnix } from '../native/native.ts';
 
 /** The descriptor that a shim inherits its listening socket as. */
 export const SOCKET_FD = 3;
+
+const BACKLOG = 128;
+
+/** Listens for its owner alone. @returns the descriptor; the directory is made if need be. @throws as listen(2) */
+export function listenPrivately(path: string): number {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o711 });
+  const mask = process.umask(0o177);
+  try {
+    return listenUnix(path, BACKLOG);
+  } finally {
+    process.umask(mask);
+  }
+}
 
 /**
  * The path that a unix socket is bound to, undefined for one without. Who inherits a socket is not told its path, and Node

@@ -1,26 +1,16 @@
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import {
-  closeSync,
-  constants,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { listenUnix } from '../native/native.ts';
 import { messageOf } from '../ttrpc/errors.ts';
 import { encodeResult, parseBootstrap } from './bootstrap.ts';
 import { joinCgroup } from './cgroup/cgroup.ts';
 import type { Flags } from './flags.ts';
 import { parseOptions } from './options.ts';
+import { listenPrivately } from './socket.ts';
 
 /** A unix socket's path has room for so many bytes (unix(7)). */
 const LONGEST_SOCKET_PATH = 107;
-const BACKLOG = 128;
 const FALLBACK_FOLDER = '/run/moor/s';
 
 /**
@@ -89,16 +79,6 @@ function socketPath({ namespace, id, address }: Flags, wanted: string): string {
   const folders = [...(wanted === '' ? [] : [wanted]), beside, FALLBACK_FOLDER];
   const folder = folders.find((each) => Buffer.byteLength(join(each, name)) <= LONGEST_SOCKET_PATH);
   return join(folder ?? FALLBACK_FOLDER, name);
-}
-
-function listenPrivately(path: string): number {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o711 });
-  const mask = process.umask(0o177);
-  try {
-    return listenUnix(path, BACKLOG);
-  } finally {
-    process.umask(mask);
-  }
 }
 
 /**
