@@ -138,6 +138,7 @@ export class Task {
 
   /** The shim is gone, and has been cleaned up after. */
   dead(exit: ExitRecord): void {
+    this.#execs.recall(this.bundle.readExecs());
     this.#ended(exit);
     this.#link.dead(exit);
   }
