@@ -55,7 +55,7 @@ export async function recoverTask(
   const dead = bundle.readDead();
   if (dead !== undefined) {
     task.dead(dead);
-    if (!dead.published) await task.announceDeath(dead);
+    await task.announceDeath(dead, dead.published);
     return { found: 'dead' };
   }
   const known = bootstrap ?? (await amongStrays(task, strays));

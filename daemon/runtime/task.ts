@@ -138,7 +138,6 @@ export class Task {
 
   /** The shim is gone, and has been cleaned up after. */
   dead(exit: ExitRecord): void {
-    this.#execs.recall(this.bundle.readExecs());
     this.#ended(exit);
     this.#link.dead(exit);
   }
@@ -179,10 +178,11 @@ export class Task {
 
   /**
    * The shim is gone with this end on record: its execs have ended as well, and whatever of that nobody has been told is published.
-   * @returns the record as it is then
+   * @param toldBefore all of it, by a former daemon @returns the record as it is then
    */
-  async announceDeath(exit: ExitRecord): Promise<ExitRecord> {
+  async announceDeath(exit: ExitRecord, toldBefore = false): Promise<ExitRecord> {
     this.#execs.recall(this.bundle.readExecs());
+    if (toldBefore) return exit;
     await this.news.tellStarts();
     for (const id of this.#execs.untold()) await this.news.tellExit(id, this.#execExit(id, exit));
     if (exit.published) return exit;
