@@ -1,7 +1,7 @@
 /** The events that the daemon publishes in a shim's place. */
 import { TaskDelete, TaskExecStarted, TaskExit, TaskStart } from '../../proto/gen/containerd/events/task.ts';
-import { protobufPackage } from '../../proto/gen/containerd/events/task.ts';
 import type { Any } from '../../proto/gen/google/protobuf/any.ts';
+import { pack } from '../events/pack.ts';
 import type { Namespace } from '../identifiers.ts';
 import type { Exit } from './exit.ts';
 
@@ -18,23 +18,18 @@ export const EXEC_STARTED_TOPIC = '/tasks/exec-started';
 /** @param id the exec's id, or the container's for its first process */
 export function exitNotice(containerId: string, id: string, exit: Exit): Any {
   const { pid, status: exitStatus, exitedAt } = exit;
-  const event = TaskExit.fromPartial({ containerId, id, pid, exitStatus, exitedAt });
-  return { typeUrl: `${protobufPackage}.TaskExit`, value: Buffer.from(TaskExit.encode(event).finish()) };
+  return pack('TaskExit', TaskExit, { containerId, id, pid, exitStatus, exitedAt });
 }
 
 export function deleteNotice(containerId: string, exit: Exit): Any {
   const { pid, status: exitStatus, exitedAt } = exit;
-  const event = TaskDelete.fromPartial({ containerId, pid, exitStatus, exitedAt });
-  return { typeUrl: `${protobufPackage}.TaskDelete`, value: Buffer.from(TaskDelete.encode(event).finish()) };
+  return pack('TaskDelete', TaskDelete, { containerId, pid, exitStatus, exitedAt });
 }
 
 export function startNotice(containerId: string, pid: number): Any {
-  const value = Buffer.from(TaskStart.encode(TaskStart.fromPartial({ containerId, pid })).finish());
-  return { typeUrl: `${protobufPackage}.TaskStart`, value };
+  return pack('TaskStart', TaskStart, { containerId, pid });
 }
 
 export function execStartedNotice(containerId: string, execId: string, pid: number): Any {
-  const event = TaskExecStarted.fromPartial({ containerId, execId, pid });
-  const value = Buffer.from(TaskExecStarted.encode(event).finish());
-  return { typeUrl: `${protobufPackage}.TaskExecStarted`, value };
+  return pack('TaskExecStarted', TaskExecStarted, { containerId, execId, pid });
 }
