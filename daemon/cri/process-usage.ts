@@ -1,5 +1,6 @@
 /** What the processes of a container hold, which no cgroup counts (proc_pid_fd(5), proc_pid_limits(5)). */
 import { readdir, readFile, readlink } from 'node:fs/promises';
+
 export interface ProcessUsage {
   readonly processes: bigint;
   readonly files: bigint;

@@ -1,4 +1,5 @@
 /** What a bundle keeps about its shim, in `bootstrap.json`: enough to find the shim again, or to clean up after it. */
+import { existsSync } from 'node:fs';
 import { refuseNewer } from './format.ts';
 
 /** Versions of the task service that a shim may speak; the messages are the same. */
@@ -20,6 +21,11 @@ export interface Bootstrap {
 const FORMAT = 2;
 /** Of records without a sandbox, which every reader understands: one that knows of none would end the sandbox with the task. */
 const WITHOUT_SANDBOX = 1;
+
+/** Whether a shim may be listening there: an abstract socket cannot be looked at. */
+export function mayListen(address: string): boolean {
+  return !address.startsWith('/') || existsSync(address);
+}
 
 export function formatBootstrap(bootstrap: Bootstrap): string {
   const version = bootstrap.sandbox === undefined ? WITHOUT_SANDBOX : FORMAT;

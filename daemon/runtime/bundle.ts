@@ -22,7 +22,7 @@ import { basename, dirname, join } from 'node:path';
 import { removeTree } from '../../native/native.ts';
 import type { ContainerId, Namespace } from '../identifiers.ts';
 import { parseId, parseNamespace } from '../identifiers.ts';
-import { type Bootstrap, formatBootstrap, parseBootstrap } from './bootstrap.ts';
+import { type Bootstrap, formatBootstrap, mayListen, parseBootstrap } from './bootstrap.ts';
 import { type ExitRecord, formatExit, parseExit } from './exit.ts';
 import { unmountAll, unmountBelow } from './rootfs.ts';
 import { parseState, type StateRecord } from './state-record.ts';
@@ -98,8 +98,7 @@ export class Bundle {
 
   /** Whether there is a record to find the shim by, and its socket. */
   leadsTo(address: string): boolean {
-    const isThere = !address.startsWith('/') || existsSync(address);
-    return isThere && existsSync(join(this.path, 'bootstrap.json'));
+    return mayListen(address) && existsSync(join(this.path, 'bootstrap.json'));
   }
 
   /** Foreign shims may serve several containers, those of one pod say: whether another bundle's shim is the one at `address`. */

@@ -19,7 +19,7 @@ import type { Logger } from 'pino';
 import { messageOf } from '../../ttrpc/errors.ts';
 import { parseId, parseNamespace } from '../identifiers.ts';
 import { isAlive, processStat } from '../process-stat.ts';
-import type { Bootstrap } from './bootstrap.ts';
+import { type Bootstrap, mayListen } from './bootstrap.ts';
 import { Bundle } from './bundle.ts';
 import { socketAddress } from './foreign-shim.ts';
 import { listeningPath } from './listening.ts';
@@ -113,8 +113,7 @@ function lostShims(tasks: string): LostShim[] {
 }
 
 function isFound(bootstrap: Bootstrap | undefined): boolean {
-  if (bootstrap === undefined || bootstrap.address === '') return false;
-  return !bootstrap.address.startsWith('/') || existsSync(bootstrap.address);
+  return bootstrap !== undefined && bootstrap.address !== '' && mayListen(bootstrap.address);
 }
 
 /** By the shim contract; `start` and `delete` are programs of their own that end soon. */

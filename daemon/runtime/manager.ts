@@ -1,5 +1,5 @@
 /** All tasks of this daemon. */
-import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
@@ -8,7 +8,7 @@ import type { Any } from '../../proto/gen/google/protobuf/any.ts';
 import { Code, type RpcError, isCode, messageOf, notFound, toRpcError } from '../../ttrpc/errors.ts';
 import type { ContainerId, Namespace } from '../identifiers.ts';
 import { isForWant, whenPossible } from '../shortage.ts';
-import type { Bootstrap } from './bootstrap.ts';
+import { type Bootstrap, mayListen } from './bootstrap.ts';
 import { Bundle, type Remains, exitOfRemains, listBundles, removeEmpty, removeRemains } from './bundle.ts';
 import { removeSocket } from './cleanup.ts';
 import { type ContainerRequest, createContainer, taskExists } from './creation.ts';
@@ -180,14 +180,13 @@ export class TaskManager {
     const isNew = mkdirSync(this.#directory, { recursive: true, mode: 0o711 }) !== undefined;
     removeEmpty(this.#directory);
     if (isNew) await this.#findLostShims();
-    let listing = listBundles(this.#directory);
-    let known = listing.bundles.flatMap((bundle) => this.#read(bundle));
-    if (!isNew && !known.every(({ bootstrap }) => isReachable(bootstrap))) {
+    let found = this.#list();
+    if (!isNew && !found.known.every(({ bootstrap }) => isReachable(bootstrap))) {
       await this.#findLostShims();
-      listing = listBundles(this.#directory);
-      known = listing.bundles.flatMap((bundle) => this.#read(bundle));
+      found = this.#list();
     }
-    for (const path of listing.strangers) this.#options.log.warn({ path }, 'not a task; left alone');
+    const { known, remains, strangers } = found;
+    for (const path of strangers) this.#options.log.warn({ path }, 'not a task; left alone');
     const claimed = new Set([...others, ...known.map(({ bootstrap }) => bootstrap?.address)]);
     const strays = this.#straySockets(claimed);
     const summary: RecoverySummary = { live: 0, unmet: 0, dead: 0, departed: 0, undone: 0, milliseconds: 0 };
@@ -198,7 +197,7 @@ export class TaskManager {
         summary[recovered.found] += 1;
         if (recovered.unmet === true) summary.unmet += 1;
       }),
-      ...listing.remains.map(async (hidden) => {
+      ...remains.map(async (hidden) => {
         try {
           await this.#recoverRemains(hidden);
         } catch (error) {
@@ -344,6 +343,12 @@ export class TaskManager {
     this.#removals.add(removal);
   }
 
+  /** What there is of tasks, with the records by which their shims are found. */
+  #list() {
+    const { bundles, remains, strangers } = listBundles(this.#directory);
+    return { known: bundles.flatMap((bundle) => this.#read(bundle)), remains, strangers };
+  }
+
   /** What a newer daemon has made is left alone, and the rest is served. */
   #read(bundle: Bundle): { bundle: Bundle; bootstrap: Bootstrap | undefined }[] {
     try {
@@ -388,7 +393,7 @@ export class TaskManager {
 
 /** Its shim can be where the record says. */
 function isReachable(bootstrap: Bootstrap | undefined): boolean {
-  return bootstrap !== undefined && (!bootstrap.address.startsWith('/') || existsSync(bootstrap.address));
+  return bootstrap !== undefined && mayListen(bootstrap.address);
 }
 
 function keyOf(namespace: string, id: string): string {

@@ -24,16 +24,20 @@ export function sandboxStoreService(store: SandboxStore, others: OtherSandboxes 
   const isElsewhere = (namespace: Namespace, id: string) => others?.has({ namespace, id }) === true;
   return service(SandboxStoreDefinition, {
     create: async ({ sandbox }, context) => {
-      const { sandboxId: id } = given(sandbox);
-      if (isElsewhere(namespaceOf(context), id)) throw alreadyExists(`sandbox "${id}": already exists`);
-      return { sandbox: await store.create(namespaceOf(context), given(sandbox)) };
+      const namespace = namespaceOf(context);
+      const wanted = given(sandbox);
+      const { sandboxId: id } = wanted;
+      if (isElsewhere(namespace, id)) throw alreadyExists(`sandbox "${id}": already exists`);
+      return { sandbox: await store.create(namespace, wanted) };
     },
 
     update: async ({ sandbox, fields }, context) => {
-      const { sandboxId: id } = given(sandbox);
-      if (isElsewhere(namespaceOf(context), id))
+      const namespace = namespaceOf(context);
+      const wanted = given(sandbox);
+      const { sandboxId: id } = wanted;
+      if (isElsewhere(namespace, id))
         throw failedPrecondition(`sandbox "${id}" is a pod of kubelet's: failed precondition`);
-      return { sandbox: await store.update(namespaceOf(context), given(sandbox), fields) };
+      return { sandbox: await store.update(namespace, wanted, fields) };
     },
 
     async delete({ sandboxId: id }, context) {
@@ -75,8 +79,7 @@ export function sandboxControllerService(controllers: ReadonlyMap<string, Sandbo
     SandboxControllerDefinition,
     {
       async create(request, context) {
-        const { sandboxId } = request;
-        const { sandbox } = request;
+        const { sandboxId, sandbox } = request;
         if (sandbox !== undefined && sandbox.sandboxId !== '' && sandbox.sandboxId !== sandboxId)
           throw invalidArgument(`the sandbox ${sandbox.sandboxId} is not ${sandboxId}: invalid argument`);
         await controllerOf(request).create(keyOf(request, context), request, context.signal);
